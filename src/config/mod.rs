@@ -1,0 +1,75 @@
+//! Files and what they declare. References stay plain strings here: this room knows no secret.
+
+pub mod resource;
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::diagnostic::{Diagnostic, Place};
+use resource::{
+    ConsumerConfig, CredentialConfig, Item, PluginSetConfig, RouteConfig, SecretConfig,
+    ServiceConfig, SslConfig, UpstreamConfig,
+};
+
+/// A route that failed its own checks. It keeps its place in the routing table, where it answers
+/// 404, so that a broader route cannot take over what it protected (`style.md` §1.3).
+#[derive(Debug, Clone)]
+pub struct RefusedRoute {
+    /// The id.
+    pub id: Arc<str>,
+    /// Where the item starts.
+    pub place: Place,
+    /// Path, host, method predicates as far as they could be read.
+    pub matches: Arc<RouteConfig>,
+}
+
+/// The whole resource document, item by item, after shape checks.
+#[derive(Debug, Clone, Default)]
+pub struct Documents {
+    /// Routes in file order.
+    pub routes: Vec<Item<RouteConfig>>,
+    /// Routes that refuse.
+    pub refused_routes: Vec<RefusedRoute>,
+    /// Services.
+    pub services: Vec<Item<ServiceConfig>>,
+    /// Upstreams.
+    pub upstreams: Vec<Item<UpstreamConfig>>,
+    /// Shared plugin sets.
+    pub plugin_configs: Vec<Item<PluginSetConfig>>,
+    /// Consumer groups.
+    pub consumer_groups: Vec<Item<PluginSetConfig>>,
+    /// Global rules.
+    pub global_rules: Vec<Item<PluginSetConfig>>,
+    /// Ids of global rules that failed their own checks; each makes every request refuse.
+    pub refused_global_rules: Vec<Arc<str>>,
+    /// Consumers.
+    pub consumers: Vec<Item<ConsumerConfig>>,
+    /// Credentials whose consumer exists.
+    pub credentials: Vec<Item<CredentialConfig>>,
+    /// Certificates.
+    pub ssls: Vec<Item<SslConfig>>,
+    /// Secret managers.
+    pub secrets: Vec<Item<SecretConfig>>,
+    /// Per-plugin metadata: id is the plugin's name.
+    pub plugin_metadata: Vec<Item<Value>>,
+    /// `plugins:` of the resource file: names that replace the bootstrap's list.
+    pub plugins: Option<Vec<String>>,
+    /// Findings made while parsing.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Places of fields inside items, for findings made later by `snapshot::compile`.
+    pub places: Places,
+}
+
+/// Where fields stand, for findings that `snapshot::compile` makes about an item's inside.
+#[derive(Debug, Clone, Default)]
+pub struct Places;
+
+impl Places {
+    /// The place of `field` (dotted path) inside the item that starts at `item`, or the item's
+    /// own place where the text is no longer at hand.
+    #[must_use]
+    pub fn locate(&self, item: &Place, _field: &str) -> Place {
+        item.clone()
+    }
+}

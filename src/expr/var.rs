@@ -1,0 +1,66 @@
+//! Names of request variables, parsed once, and the trait that answers them.
+
+use std::borrow::Cow;
+
+use ::http::HeaderName;
+
+/// A parsed variable name (without `$`). Parsed at load so that a request compares no strings.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Variable {
+    /// `http_<header>`: first value of a request header.
+    Header(HeaderName),
+    /// `arg_<name>`: first value of a query argument.
+    Arg(Box<str>),
+    /// `cookie_<name>`.
+    Cookie(Box<str>),
+    /// `uri_param_<name>`: what the parameter router captured.
+    UriParam(Box<str>),
+    /// `post_arg_<name>`: a field of a form body.
+    PostArg(Box<str>),
+    /// `sent_http_<header>` and `upstream_http_<header>`: a response header, once there is one.
+    ResponseHeader(HeaderName),
+    /// `1` to `9…`: a capture of the plugin's own regex.
+    Capture(usize),
+    /// Any other known or unknown name; unknown ones are simply absent.
+    Named(Box<str>),
+}
+
+impl Variable {
+    /// Reads a name as it stands behind `$` in a template or first in a condition.
+    #[must_use]
+    pub fn parse(name: &str) -> Self {
+        if let Ok(number) = name.parse() {
+            return Self::Capture(number);
+        }
+        let header = |rest: &str| HeaderName::try_from(rest.replace('_', "-")).ok();
+        let prefixed = |prefix: &str| name.strip_prefix(prefix).filter(|rest| !rest.is_empty());
+        if let Some(header) = prefixed("http_").and_then(header) {
+            return Self::Header(header);
+        }
+        if let Some(header) = prefixed("sent_http_").and_then(header) {
+            return Self::ResponseHeader(header);
+        }
+        if let Some(header) = prefixed("upstream_http_").and_then(header) {
+            return Self::ResponseHeader(header);
+        }
+        if let Some(rest) = prefixed("arg_") {
+            return Self::Arg(rest.into());
+        }
+        if let Some(rest) = prefixed("cookie_") {
+            return Self::Cookie(rest.into());
+        }
+        if let Some(rest) = prefixed("uri_param_") {
+            return Self::UriParam(rest.into());
+        }
+        if let Some(rest) = prefixed("post_arg_") {
+            return Self::PostArg(rest.into());
+        }
+        Self::Named(name.into())
+    }
+}
+
+/// Answers variables for one request. The proxy's request context is one; tests use a map.
+pub trait VarSource {
+    /// The variable's value, or `None` where the request has none.
+    fn var(&self, variable: &Variable) -> Option<Cow<'_, str>>;
+}

@@ -1,0 +1,3 @@
+//! Rules of HTTP that are not Pingora's; each file names its RFC.
+
+pub mod host;

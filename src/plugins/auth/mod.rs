@@ -1,0 +1,1 @@
+//! Group `auth`: holds only what its plugins share.

@@ -1,0 +1,297 @@
+//! One request as plugins see it: its head, and all the gateway knows about it.
+
+use std::any::Any;
+use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderName, HeaderValue, Method, Uri};
+use pingora_http::RequestHeader;
+use smallvec::SmallVec;
+
+use super::respond::Source;
+use crate::consumer::{Consumer, Consumers};
+
+/// The matched route, as variables, metrics and logs name it. Made once per snapshot.
+#[derive(Debug, Default)]
+pub struct RouteInfo {
+    /// Route id.
+    pub id: Arc<str>,
+    /// Route name.
+    pub name: Option<Arc<str>>,
+    /// Service id.
+    pub service_id: Option<Arc<str>>,
+    /// Service name.
+    pub service_name: Option<Arc<str>>,
+    /// Auth parameters that logs must not show: header, query and cookie names that carry
+    /// credentials on this route.
+    pub redacted_args: Vec<Box<str>>,
+}
+
+/// Facts of the TLS connection a request came over.
+#[derive(Debug, Clone, Default)]
+pub struct TlsInfo {
+    /// Name the client asked for, lower-cased.
+    pub sni: Option<Box<str>>,
+    /// Such as `TLSv1.3`.
+    pub protocol: &'static str,
+    /// Such as `TLS_AES_128_GCM_SHA256`.
+    pub cipher: Cow<'static, str>,
+}
+
+/// The request line before a plugin rewrote it.
+#[derive(Debug)]
+pub struct Original {
+    /// Method.
+    pub method: Method,
+    /// Request target as received.
+    pub uri: Uri,
+}
+
+/// The authenticated consumer.
+#[derive(Clone)]
+pub struct Attached {
+    /// Who.
+    pub consumer: Arc<Consumer>,
+    /// By which of its credentials.
+    pub credential_id: Option<Arc<str>>,
+}
+
+/// One try at an upstream node.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The node.
+    pub addr: SocketAddr,
+    /// Status it answered, or 502/504 where it did not.
+    pub status: Option<u16>,
+    /// When the try began.
+    pub started: Instant,
+    /// Time until its response head.
+    pub header_time: Option<Duration>,
+    /// Time until the end of its response.
+    pub response_time: Option<Duration>,
+}
+
+/// All the gateway knows about one request besides its head.
+pub struct RequestState {
+    /// Client address, after any trusted forwarding header was taken into account.
+    pub client: SocketAddr,
+    /// Address of the connection's other end.
+    pub peer: SocketAddr,
+    /// Our end of the connection.
+    pub local: Option<SocketAddr>,
+    /// TLS facts; `None` on a plain connection.
+    pub tls: Option<Arc<TlsInfo>>,
+    /// When the head was read.
+    pub started: Instant,
+    /// The same by the wall clock.
+    pub started_wall: SystemTime,
+    /// Normalised path where it differs from the head's own.
+    pub path: Option<String>,
+    /// What the parameter router captured.
+    pub uri_params: SmallVec<[(Arc<str>, String); 2]>,
+    /// The route's pattern that matched; empty where none did.
+    pub matched_uri: Option<Arc<str>>,
+    /// The host pattern that matched.
+    pub matched_host: Option<Arc<str>>,
+    /// Request line before rewriting; `None` while the head still has it.
+    pub original: Option<Box<Original>>,
+    /// The matched route.
+    pub route: Option<Arc<RouteInfo>>,
+    /// The authenticated consumer.
+    pub consumer: Option<Attached>,
+    /// All consumers, for auth plugins.
+    pub consumers: Arc<Consumers>,
+    /// `apisix_request_id`.
+    pub request_id: Option<HeaderValue>,
+    /// `Host` to send upstream instead of what `pass_host` says.
+    pub host_override: Option<HeaderValue>,
+    /// Tries so far.
+    pub attempts: SmallVec<[Attempt; 1]>,
+    /// Scheme spoken upstream, once chosen.
+    pub upstream_scheme: Option<&'static str>,
+    /// Host sent upstream, once chosen.
+    pub upstream_host: Option<Box<str>>,
+    /// Who made the response.
+    pub source: Source,
+    /// Status sent; 0 while none is.
+    pub status: u16,
+    /// Response head as sent, for variables of the log phase. Kept only where a log asks for it.
+    pub response_headers: Option<Box<http::HeaderMap>>,
+    /// Request bytes received, head and body.
+    pub bytes_received: u64,
+    /// Response bytes sent, head and body.
+    pub bytes_sent: u64,
+    /// Response body bytes sent.
+    pub body_bytes_sent: u64,
+    /// Time from start to end, set before the log phase.
+    pub request_time: Duration,
+    /// Outcome of each `_meta.filter`, by its slot: 0 not asked yet, 1 run, 2 skip.
+    pub(super) filters: SmallVec<[u8; 16]>,
+    /// Plugins' own state for this request.
+    extensions: SmallVec<[Box<dyn Any + Send + Sync>; 2]>,
+}
+
+impl RequestState {
+    /// The state of a request that was just read.
+    #[must_use]
+    pub fn new(
+        peer: SocketAddr,
+        consumers: Arc<Consumers>,
+        started: Instant,
+        started_wall: SystemTime,
+    ) -> Self {
+        Self {
+            client: peer,
+            peer,
+            local: None,
+            tls: None,
+            started,
+            started_wall,
+            path: None,
+            uri_params: SmallVec::new(),
+            matched_uri: None,
+            matched_host: None,
+            original: None,
+            route: None,
+            consumer: None,
+            consumers,
+            request_id: None,
+            host_override: None,
+            attempts: SmallVec::new(),
+            upstream_scheme: None,
+            upstream_host: None,
+            source: Source::Upstream,
+            status: 0,
+            response_headers: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+            body_bytes_sent: 0,
+            request_time: Duration::ZERO,
+            filters: SmallVec::new(),
+            extensions: SmallVec::new(),
+        }
+    }
+
+    /// This request's state of type `T`, made on first use. Plugins use a private type each.
+    pub fn extension<T: Any + Default + Send + Sync>(&mut self) -> &mut T {
+        let position = self.extensions.iter().position(|state| state.is::<T>());
+        let position = position.unwrap_or_else(|| {
+            self.extensions.push(Box::<T>::default());
+            self.extensions.len() - 1
+        });
+        self.extensions[position]
+            .downcast_mut()
+            .expect("the position was found by this very type")
+    }
+
+    /// This request's state of type `T` where a plugin has made one.
+    #[must_use]
+    pub fn extension_ref<T: Any>(&self) -> Option<&T> {
+        self.extensions
+            .iter()
+            .find_map(|state| state.downcast_ref())
+    }
+}
+
+/// One request: its head and its state. Lives for one phase.
+pub struct RequestCtx<'a> {
+    /// The head. Request-phase hooks may change headers; those changes go upstream and are seen
+    /// by later plugins and variables.
+    pub head: &'a mut RequestHeader,
+    /// Everything else.
+    pub state: &'a mut RequestState,
+}
+
+impl RequestCtx<'_> {
+    /// Client address.
+    #[must_use]
+    pub fn client_ip(&self) -> IpAddr {
+        self.state.client.ip()
+    }
+
+    /// First value of a request header, if it is there; bytes need not be UTF-8.
+    #[must_use]
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        self.head.headers.get(name)
+    }
+
+    /// Normalised, decoded path, as the route was matched (or as a plugin rewrote it).
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.state.path.as_deref().unwrap_or(self.head.uri.path())
+    }
+
+    /// Query without `?`; `None` where the target has none.
+    #[must_use]
+    pub fn query(&self) -> Option<&str> {
+        self.head.uri.query()
+    }
+
+    /// Host the client asked for, without port: `Host`, or `:authority` over HTTP/2.
+    #[must_use]
+    pub fn host(&self) -> Option<&str> {
+        let host = match self.head.headers.get(http::header::HOST) {
+            Some(host) => host.to_str().ok()?,
+            None => self.head.uri.authority()?.as_str(),
+        };
+        Some(crate::http::host::without_port(host))
+    }
+
+    /// `https` or `http`, by the connection.
+    #[must_use]
+    pub fn scheme(&self) -> &'static str {
+        if self.state.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        }
+    }
+
+    /// Replaces the request target; the first call keeps the original for logs.
+    ///
+    /// # Errors
+    /// The text is not a valid request target.
+    pub fn set_target(&mut self, target: &str) -> Result<(), http::uri::InvalidUri> {
+        let uri: Uri = target.parse()?;
+        self.keep_original();
+        self.state.path = None;
+        self.head.set_uri(uri);
+        Ok(())
+    }
+
+    /// Replaces the method; the first call keeps the original for logs.
+    pub fn set_method(&mut self, method: Method) {
+        self.keep_original();
+        self.head.set_method(method);
+    }
+
+    fn keep_original(&mut self) {
+        if self.state.original.is_none() {
+            self.state.original = Some(Box::new(Original {
+                method: self.head.method.clone(),
+                uri: self.head.uri.clone(),
+            }));
+        }
+    }
+
+    /// Attaches the consumer and the identity headers of `spec/02` §1.1, removing forged ones.
+    pub fn attach_consumer(&mut self, attached: Attached) {
+        const USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
+        const CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");
+        const CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
+        self.set_or_remove(USERNAME, Some(&attached.consumer.username));
+        self.set_or_remove(CREDENTIAL, attached.credential_id.as_deref());
+        self.set_or_remove(CUSTOM_ID, attached.consumer.custom_id.as_deref());
+        self.state.consumer = Some(attached);
+    }
+
+    fn set_or_remove(&mut self, name: HeaderName, value: Option<&str>) {
+        match value.and_then(|value| HeaderValue::from_str(value).ok()) {
+            // The name is valid, so this cannot fail.
+            Some(value) => drop(self.head.insert_header(name, value)),
+            None => drop(self.head.remove_header(&name)),
+        }
+    }
+}

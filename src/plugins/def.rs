@@ -1,0 +1,102 @@
+//! What a plugin declares about itself, and what it may hold when it is built.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::phase::Hooks;
+use crate::clock::Clock;
+use crate::kept::Kept;
+use crate::secrets::Secret;
+use crate::telemetry::metrics::Metrics;
+
+/// Kinds the engine treats apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PluginKind {
+    /// Nothing special.
+    Ordinary,
+    /// Authenticates: on a consumer or credential its configuration is a credential.
+    Auth,
+    /// A global instance is skipped where the route has its own (`spec/00` §7.2).
+    PreferRoute,
+}
+
+/// A plugin's entry in [`super::ALL`].
+pub struct PluginDef {
+    /// APISIX's name.
+    pub name: &'static str,
+    /// APISIX's priority; higher runs first.
+    pub priority: i32,
+    /// What the engine must know about it.
+    pub kind: PluginKind,
+    /// Builds the route side from its configuration, references already replaced by values.
+    pub build: fn(&Value, &BuildCtx<'_>) -> Result<Hooks, BuildError>,
+    /// Builds the credential side (on consumers and credentials). `None` where there is none.
+    pub credential: Option<fn(&Value) -> Result<Credential, BuildError>>,
+}
+
+/// The credential side of an auth plugin.
+pub struct Credential {
+    /// What the index finds it by (`spec/02` §1): key-auth `key`, basic-auth `username`, …
+    pub lookup_key: Secret,
+    /// What else the plugin needs once it is found; `()` where nothing.
+    pub data: Arc<dyn Any + Send + Sync>,
+}
+
+/// Why a configuration was refused. Names fields and expectations, never a value.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{message}")]
+pub struct BuildError {
+    /// Dotted path inside the plugin's configuration; empty for the whole.
+    pub field: String,
+    /// What was expected.
+    pub message: String,
+}
+
+impl BuildError {
+    /// Refuses `field`.
+    pub fn invalid(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// What a plugin may hold.
+pub struct BuildCtx<'a> {
+    /// Stable key of the object the plugin stands on (`routes/1`), for kept state.
+    pub owner: &'a str,
+    /// This plugin's `plugin_metadata`, references replaced; `Null` where there is none.
+    pub metadata: &'a Value,
+    /// This plugin's `plugin_attr` of the bootstrap; `Null` where there is none.
+    pub attr: &'a Value,
+    /// TLS ports the gateway listens on, for redirects.
+    pub https_ports: &'a [u16],
+    /// Metrics of the process.
+    pub metrics: &'a Arc<Metrics>,
+    /// State that outlives snapshots.
+    pub kept: &'a Kept,
+    /// Time.
+    pub clock: &'a Arc<dyn Clock>,
+}
+
+/// Decodes a configuration object; `null` counts as `{}` (`spec/00` §1.3). Unknown fields are
+/// tolerated as in APISIX.
+///
+/// # Errors
+/// The path of the field and what was expected there. serde's messages quote values of the wrong
+/// type, so those are cut away.
+pub fn parse<T: DeserializeOwned>(json: &Value) -> Result<T, BuildError> {
+    let empty = Value::Object(serde_json::Map::new());
+    let json = if json.is_null() { &empty } else { json };
+    serde_path_to_error::deserialize(json).map_err(|error| {
+        let field = error.path().to_string();
+        BuildError {
+            field: if field == "." { String::new() } else { field },
+            message: crate::diagnostic::without_values(&error.inner().to_string()),
+        }
+    })
+}

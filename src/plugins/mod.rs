@@ -1,0 +1,32 @@
+//! Plugins: one file each, in APISIX's groups, and the engine that runs them in APISIX's order
+//! (`spec/00` §7–§8). A plugin knows neither the proxy nor another plugin's code.
+
+pub mod chain;
+pub mod ctx;
+pub mod def;
+pub mod phase;
+pub mod respond;
+
+mod auth;
+mod observe;
+mod security;
+mod traffic;
+mod transform;
+
+pub use chain::{Chain, ChainConfig};
+pub use ctx::{RequestCtx, RequestState, RouteInfo};
+pub use def::{BuildCtx, BuildError, Credential, PluginDef, PluginKind};
+pub use phase::{Flow, Hooks, Step};
+pub use respond::Response;
+
+/// Every plugin, by priority. The proxy knows none of them by name.
+pub const ALL: &[&PluginDef] = &[];
+
+/// The plugin of that name.
+#[must_use]
+pub fn find(name: &str) -> Option<(usize, &'static PluginDef)> {
+    ALL.iter()
+        .enumerate()
+        .find(|(_, def)| def.name == name)
+        .map(|(ordinal, def)| (ordinal, *def))
+}

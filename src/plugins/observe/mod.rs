@@ -1,0 +1,1 @@
+//! Group `observe`: holds only what its plugins share.

@@ -1,0 +1,144 @@
+//! The phases of a request, one small trait each, so that a chain holds only hooks that exist.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use pingora_http::ResponseHeader;
+
+use super::ctx::RequestCtx;
+use super::respond::Response;
+
+/// What a request-phase hook decides.
+#[derive(Debug)]
+pub enum Flow {
+    /// Go on.
+    Continue,
+    /// Stop this phase and all later request phases, and answer with this.
+    Respond(Box<Response>),
+}
+
+impl From<Response> for Flow {
+    fn from(response: Response) -> Self {
+        Self::Respond(Box::new(response))
+    }
+}
+
+/// The outcome of a hook: at once, for most, so that nothing is boxed; or awaited.
+pub enum Step<'a> {
+    /// Decided without waiting.
+    Done(Flow),
+    /// Has to wait (a delay, another server).
+    Wait(BoxFuture<'a, Flow>),
+}
+
+impl Step<'_> {
+    /// Go on.
+    pub const CONTINUE: Self = Self::Done(Flow::Continue);
+}
+
+impl From<Flow> for Step<'_> {
+    fn from(flow: Flow) -> Self {
+        Self::Done(flow)
+    }
+}
+
+impl From<Response> for Step<'_> {
+    fn from(response: Response) -> Self {
+        Self::Done(response.into())
+    }
+}
+
+/// Phase `rewrite`: before access, where authentication happens.
+pub trait Rewrite: Send + Sync {
+    /// Runs once per request.
+    fn rewrite<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a>;
+}
+
+/// Phase `access`: after the consumer is known.
+pub trait Access: Send + Sync {
+    /// Runs once per request.
+    fn access<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a>;
+}
+
+/// Phase `before_proxy`: the upstream is chosen, nothing is sent yet.
+pub trait BeforeProxy: Send + Sync {
+    /// Runs once per request that goes upstream.
+    fn before_proxy(&self, req: &mut RequestCtx<'_>);
+}
+
+/// Phase `header_filter`: the response head, also of responses the gateway made itself.
+/// In this and the next phases `req.head` is read-only by custom: it was already sent.
+pub trait HeaderFilter: Send + Sync {
+    /// Runs once per response. A hook that will change the body's length must remove
+    /// `Content-Length` here.
+    fn header_filter(&self, req: &mut RequestCtx<'_>, response: &mut ResponseHeader);
+}
+
+/// Phase `body_filter`: each piece of the response body.
+pub trait BodyFilter: Send + Sync {
+    /// `body` may be changed or taken (to hold data back); the last call has `end` set, with or
+    /// without data.
+    fn body_filter(&self, req: &mut RequestCtx<'_>, body: &mut Option<Bytes>, end: bool);
+}
+
+/// Phase `log`: the exchange is over; also after errors and early answers.
+pub trait Log: Send + Sync {
+    /// Runs once per request.
+    fn log(&self, req: &RequestCtx<'_>);
+}
+
+/// The hooks of one built plugin.
+#[derive(Clone, Default)]
+pub struct Hooks {
+    pub(super) rewrite: Option<Arc<dyn Rewrite>>,
+    pub(super) access: Option<Arc<dyn Access>>,
+    pub(super) before_proxy: Option<Arc<dyn BeforeProxy>>,
+    pub(super) header_filter: Option<Arc<dyn HeaderFilter>>,
+    pub(super) body_filter: Option<Arc<dyn BodyFilter>>,
+    pub(super) log: Option<Arc<dyn Log>>,
+}
+
+impl Hooks {
+    /// Starts the list of hooks of `plugin`: `Hooks::of(plugin).rewrite().done()`.
+    pub fn of<T>(plugin: T) -> HooksOf<T> {
+        HooksOf {
+            plugin: Arc::new(plugin),
+            hooks: Self::default(),
+        }
+    }
+}
+
+/// Collects hooks; each method compiles only where the plugin has that phase.
+pub struct HooksOf<T> {
+    plugin: Arc<T>,
+    hooks: Hooks,
+}
+
+macro_rules! phase {
+    ($name:ident, $phase:ident) => {
+        impl<T: $phase + 'static> HooksOf<T> {
+            #[doc = concat!("Runs in phase `", stringify!($name), "`.")]
+            #[must_use]
+            pub fn $name(mut self) -> Self {
+                self.hooks.$name = Some(self.plugin.clone());
+                self
+            }
+        }
+    };
+}
+
+phase!(rewrite, Rewrite);
+phase!(access, Access);
+phase!(before_proxy, BeforeProxy);
+phase!(header_filter, HeaderFilter);
+phase!(body_filter, BodyFilter);
+phase!(log, Log);
+
+impl<T> HooksOf<T> {
+    /// The finished set.
+    #[must_use]
+    pub fn done(self) -> Hooks {
+        self.hooks
+    }
+}

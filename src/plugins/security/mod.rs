@@ -1,0 +1,1 @@
+//! Group `security`: holds only what its plugins share.

@@ -1,0 +1,1 @@
+//! Group `traffic`: holds only what its plugins share.

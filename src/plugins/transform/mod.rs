@@ -1,0 +1,1 @@
+//! Group `transform`: holds only what its plugins share.

@@ -1,0 +1,1 @@
+//! Composition root: builds every room from the bootstrap configuration; owns shutdown.
