@@ -4,3 +4,5 @@
 pub mod var;
 
 pub use var::{VarSource, Variable};
+mod stub;
+pub use stub::*;

@@ -127,8 +127,9 @@ pub struct RequestState {
     pub body_bytes_sent: u64,
     /// Time from start to end, set before the log phase.
     pub request_time: Duration,
-    /// Outcome of each `_meta.filter`, by its slot: 0 not asked yet, 1 run, 2 skip.
-    pub(super) filters: SmallVec<[u8; 16]>,
+    /// Outcome of each `_meta.filter` asked so far, by the plugin's address: it is evaluated once
+    /// a request (`spec/00` §8.1).
+    pub(super) filters: SmallVec<[(usize, bool); 2]>,
     /// Plugins' own state for this request.
     extensions: SmallVec<[Box<dyn Any + Send + Sync>; 2]>,
 }

@@ -4,8 +4,10 @@
 pub mod chain;
 pub mod ctx;
 pub mod def;
+pub mod meta;
 pub mod phase;
 pub mod respond;
+mod vars;
 
 mod auth;
 mod observe;
@@ -13,9 +15,10 @@ mod security;
 mod traffic;
 mod transform;
 
-pub use chain::{Chain, ChainConfig};
+pub use chain::{Chain, Plugin, Scopes};
 pub use ctx::{RequestCtx, RequestState, RouteInfo};
 pub use def::{BuildCtx, BuildError, Credential, PluginDef, PluginKind};
+pub use meta::Meta;
 pub use phase::{Flow, Hooks, Step};
 pub use respond::Response;
 
