@@ -2,6 +2,7 @@
 
 pub mod resource;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -55,6 +56,8 @@ pub struct Documents {
     pub plugin_metadata: Vec<Item<Value>>,
     /// `plugins:` of the resource file: names that replace the bootstrap's list.
     pub plugins: Option<Vec<String>>,
+    /// How many items of each kind failed their own checks and were left out or refuse.
+    pub refused: HashMap<&'static str, usize>,
     /// Findings made while parsing.
     pub diagnostics: Vec<Diagnostic>,
     /// Places of fields inside items, for findings made later by `snapshot::compile`.

@@ -7,7 +7,7 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use index::{CredentialEntry, CredentialIndex, IndexBuilder};
+pub use index::{CredentialEntry, CredentialIndex, IndexBuilder, digest};
 
 /// Which consumer group a consumer belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
