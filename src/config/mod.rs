@@ -1,6 +1,13 @@
 //! Files and what they declare. References stay plain strings here: this room knows no secret.
 
+pub mod bootstrap;
+mod check;
+pub mod node;
+pub mod parse;
 pub mod resource;
+pub mod source;
+pub mod substitute;
+pub mod yaml;
 
 use std::collections::HashMap;
 use std::sync::Arc;
