@@ -1,1 +1,3 @@
-//! (room under construction)
+//! Connections and requests: accepts them, runs the phases, answers errors.
+
+pub mod handshake;
