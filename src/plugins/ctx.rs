@@ -38,6 +38,12 @@ pub struct TlsInfo {
     pub protocol: &'static str,
     /// Such as `TLS_AES_128_GCM_SHA256`.
     pub cipher: Cow<'static, str>,
+    /// Id of the `ssls` item that served the handshake.
+    pub ssl_id: Arc<str>,
+    /// Whether the item asked for a client certificate; then a good one was presented.
+    pub client_verified: bool,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
 }
 
 /// The request line before a plugin rewrote it.

@@ -3,6 +3,7 @@
 
 pub mod ctx;
 mod forward;
+pub mod handshake;
 mod intake;
 mod record;
 mod rescue;
