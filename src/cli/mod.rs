@@ -1,5 +1,7 @@
 //! The commands.
 
+pub mod echo;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 
