@@ -1,6 +1,7 @@
 //! The commands.
 
 pub mod echo;
+pub mod quickstart;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
