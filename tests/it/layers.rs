@@ -65,6 +65,17 @@ fn every_file_says_what_it_is_and_stays_short() {
 }
 
 #[test]
+fn only_the_clock_reads_the_clock() {
+    for file in sources() {
+        let text = shipped(&file);
+        for call in ["Instant::now()", "SystemTime::now()"] {
+            let named = text.contains(call) && room_of(&file) != "clock";
+            assert!(!named, "{}: take a Clock, not {call}", file.display());
+        }
+    }
+}
+
+#[test]
 fn imports_are_found_in_every_form() {
     let text = "use crate::a::B;\n// crate::no::C\nuse crate::{\n c::D,\n e::{f, g},\n};\n\
         fn x() { crate::h::i(); }\nuse crate::j as k;";
