@@ -40,7 +40,9 @@ pub fn run(args: QuickstartArgs) -> anyhow::Result<()> {
     let folder = Folder::prepare(&args)?;
     folder.fill()?;
     folder.describe(&mut std::io::stdout())?;
-    Ok(())
+    let mut notes = Vec::new();
+    folder.describe(&mut notes)?;
+    write_new(&folder.notes(), &notes, 0o644)
 }
 
 /// Where the example goes. Paths are absolute, so that it works from any working directory.
@@ -101,8 +103,14 @@ impl Folder {
         self.secrets.join("alice.key")
     }
 
-    fn files(&self) -> [PathBuf; 6] {
+    /// What [`Folder::describe`] prints, for the next time.
+    fn notes(&self) -> PathBuf {
+        self.root.join("README.txt")
+    }
+
+    fn files(&self) -> [PathBuf; 7] {
         [
+            self.notes(),
             self.config(),
             self.resources(),
             self.authority(),

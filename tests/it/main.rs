@@ -4,7 +4,9 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::print_stderr,
-    reason = "a failing helper is a failing test; clippy exempts only functions marked #[test]"
+    unreachable_pub,
+    reason = "a failing helper is a failing test (clippy exempts only functions marked #[test]); \
+        pub says what is for other files"
 )]
 
 mod harness;
