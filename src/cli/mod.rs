@@ -1,5 +1,8 @@
 //! The commands.
 
+pub mod echo;
+pub mod quickstart;
+
 use std::ffi::OsString;
 use std::process::ExitCode;
 

@@ -10,5 +10,3 @@ pub mod var;
 pub use parse::{Expr, ExprError};
 pub use template::{Captured, Segment, Template};
 pub use var::{VarSource, Variable};
-mod stub;
-pub use stub::*;

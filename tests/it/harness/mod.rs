@@ -1,0 +1,17 @@
+//! What tests stand on: the program, a client, an upstream, certificates, ports.
+
+#![allow(
+    dead_code,
+    reason = "a shared toolbox; which tools are used changes with the tests"
+)]
+
+pub mod certs;
+pub mod client;
+pub mod gateway;
+pub mod ports;
+pub mod upstream;
+pub mod wire;
+
+pub use client::Connection;
+pub use gateway::{Gateway, wait_until};
+pub use upstream::{Behaviour, Upstream};

@@ -1,0 +1,17 @@
+//! Drives the real program: each test starts it with a real configuration and talks to it.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a failing helper is a failing test (clippy exempts only functions marked #[test]); \
+        pub says what is for other files"
+)]
+
+mod harness;
+
+mod bad_requests;
+mod layers;
+mod quickstart;
+mod smoke;
