@@ -26,6 +26,8 @@ use resource::{
 pub struct RefusedRoute {
     /// The id.
     pub id: Arc<str>,
+    /// Zero-based position in the list.
+    pub index: usize,
     /// Where the item starts.
     pub place: Place,
     /// Path, host, method predicates as far as they could be read.

@@ -17,7 +17,7 @@ use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::kept::Kept;
 use crate::plugins::Chain;
-use crate::routing::Mode;
+use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::dns::Resolver;
@@ -31,7 +31,7 @@ pub struct CompileEnv {
     /// TLS ports, for redirects.
     pub https_ports: Vec<u16>,
     /// `apisix.router.http`.
-    pub router: Mode,
+    pub router: RouterMode,
     /// `apisix.ssl.ssl_protocols`.
     pub ssl_protocols: Vec<String>,
     /// Keep-alive towards upstreams that say nothing of their own.
@@ -54,6 +54,8 @@ pub struct CompileEnv {
 pub struct Compilation<'a> {
     /// The environment.
     pub env: &'a CompileEnv,
+    /// The documents.
+    pub documents: &'a Documents,
     /// Values.
     pub view: &'a View,
     /// Where things stand.
@@ -109,6 +111,20 @@ impl Compilation<'_> {
     pub fn plugin_stamp(&self, name: &str) -> u64 {
         let metadata = self.metadata.get(name).map_or(0, |(stamp, _)| *stamp);
         metadata ^ u64::from(self.plugin_enabled(name))
+    }
+
+    /// Changes with the declaration and the secrets of an `ssls` item that an upstream names.
+    #[must_use]
+    pub fn ssl_stamp(&self, id: &str) -> u64 {
+        let mut stamp = self.hasher();
+        if let Some(item) = self.documents.ssls.iter().find(|item| &*item.id == id) {
+            item.fingerprint.hash(&mut stamp);
+            for (cert, key) in &item.value.pairs {
+                substitute::stamp_text(cert, self.view, &mut stamp);
+                substitute::stamp_text(key, self.view, &mut stamp);
+            }
+        }
+        stamp.finish()
     }
 
     /// A hasher of this process's seed.
@@ -220,6 +236,7 @@ pub fn compile(
     let mut diagnostics = documents.diagnostics.clone();
     let run = Compilation {
         env,
+        documents,
         view,
         places: &documents.places,
         now,

@@ -13,9 +13,10 @@ use super::{CompiledRoute, Outcome, UpstreamLink, upstreams};
 use crate::config::Documents;
 use crate::config::resource::{Item, RouteConfig, ServiceConfig};
 use crate::diagnostic::Diagnostic;
-use crate::expr::Expr;
+use crate::expr::{Expr, VarSource};
+use crate::http::ip_set::IpSet;
 use crate::plugins::{Chain, RouteInfo};
-use crate::routing::{RouteSpec, Router};
+use crate::routing::{HostPattern, MethodSet, Predicate, RouteSpec, Router, UriPattern};
 
 /// A compiled service.
 pub struct Service {
@@ -93,18 +94,54 @@ pub fn compile(
         });
         if config.enabled {
             let hosts = service.flatten().map_or(&[][..], |unit| &unit.value.hosts);
-            push(&mut specs, item.index, config, hosts, Arc::clone(&unit.value), diagnostics, &item.id, run, &item.place);
+            let owner = format!("routes/{}", item.id);
+            let mut scope = Scope { run, owner: &owner, place: &item.place, diagnostics };
+            specs.extend(spec(config, hosts, Arc::clone(&unit.value), &mut scope).map(|spec| (item.index, spec)));
         }
     }
     for refused in &documents.refused_routes {
         let info = Arc::new(RouteInfo { id: Arc::clone(&refused.id), ..RouteInfo::default() });
         let route = Arc::new(CompiledRoute { info, outcome: Outcome::Refuse { status: 404 } });
-        push(&mut specs, refused.index, &refused.matches, &[], route, diagnostics, &refused.id, run, &refused.place);
+        let owner = format!("routes/{}", refused.id);
+        // What is wrong with it was reported by the parser.
+        let mut known = Vec::new();
+        let mut scope = Scope { run, owner: &owner, place: &refused.place, diagnostics: &mut known };
+        specs.extend(spec(&refused.matches, &[], route, &mut scope).map(|spec| (refused.index, spec)));
     }
     // Ties are broken by the order of the file, refused routes included.
     specs.sort_by_key(|(index, _)| *index);
     units.routes = built;
     Router::build(run.env.router, specs.into_iter().map(|(_, spec)| spec).collect())
+}
+
+/// What the route matches; `None` where that cannot be told, so that it matches nothing.
+fn spec(
+    config: &RouteConfig,
+    service_hosts: &[String],
+    value: Arc<CompiledRoute>,
+    scope: &mut Scope<'_>,
+) -> Option<RouteSpec<Arc<CompiledRoute>>> {
+    let mode = scope.run.env.router;
+    let hosts = if config.hosts.is_empty() { service_hosts } else { &config.hosts };
+    let uris = config.uris.iter().map(|uri| UriPattern::parse(uri, mode)).collect::<Result<_, _>>();
+    let uris = uris.map_err(|error| scope.error("route", "uri", &error.to_string())).ok()?;
+    let hosts = hosts.iter().map(|host| HostPattern::parse(host)).collect::<Result<_, _>>();
+    let hosts = hosts.map_err(|error| scope.error("route", "hosts", &error.to_string())).ok()?;
+    let methods = MethodSet::parse(&config.methods);
+    let methods = methods.map_err(|error| scope.error("route", "methods", &error.to_string())).ok()?;
+    let remote_addrs = IpSet::parse(&config.remote_addrs);
+    let remote_addrs = remote_addrs.map_err(|error| scope.error("route", "remote_addrs", &error.to_string())).ok()?;
+    let vars = match &config.vars {
+        None => None,
+        Some(vars) => {
+            let expr = Expr::parse(vars).map_err(|error| {
+                scope.error("route", "vars", &format!("failed to validate the 'vars' expression: {error}"));
+            });
+            let expr = expr.ok()?;
+            Some(Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate)
+        }
+    };
+    Some(RouteSpec { uris, hosts, methods, remote_addrs, priority: config.priority, vars, value })
 }
 
 type Dependency<'a, T> = Option<Option<&'a Arc<Unit<T>>>>;
