@@ -37,11 +37,6 @@ impl Check {
         self.findings.iter().any(|f| f.severity == Severity::Error)
     }
 
-    /// The dotted path being decoded.
-    pub(crate) fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Decodes something under `segment`.
     pub(crate) fn within<T>(&mut self, segment: &str, decode: impl FnOnce(&mut Self) -> T) -> T {
         let length = self.path.len();
@@ -96,14 +91,6 @@ impl Check {
         let message = format!("expected {expected}, found {}", node.kind());
         self.error(node.at, "wrong-type", message);
         None
-    }
-
-    /// Reports a property the object does not have (`spec/00` §1.3).
-    pub(crate) fn unknown(&mut self, entry: &Entry) {
-        let message = format!("additional properties forbidden, found {}", entry.key);
-        self.within(&entry.key, |check| {
-            check.error(entry.at, "unknown-field", message)
-        });
     }
 
     /// A map's entries.

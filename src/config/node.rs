@@ -55,6 +55,34 @@ pub struct Entry {
 }
 
 impl Node {
+    /// A tree without places.
+    #[must_use]
+    pub fn from_json(value: Value) -> Self {
+        let tree = match value {
+            Value::Null => Tree::Null,
+            Value::Bool(value) => Tree::Bool(value),
+            Value::Number(number) => match number.as_i64() {
+                Some(number) => Tree::Int(number),
+                None => Tree::Float(number.as_f64().unwrap_or_default()),
+            },
+            Value::String(text) => Tree::Text(text),
+            Value::Array(values) => Tree::List(values.into_iter().map(Self::from_json).collect()),
+            Value::Object(map) => Tree::Map(
+                map.into_iter()
+                    .map(|(key, value)| Entry {
+                        key: key.into_boxed_str(),
+                        at: At::default(),
+                        node: Self::from_json(value),
+                    })
+                    .collect(),
+            ),
+        };
+        Self {
+            tree,
+            at: At::default(),
+        }
+    }
+
     /// What kind of value it is, in words for messages.
     #[must_use]
     pub const fn kind(&self) -> &'static str {

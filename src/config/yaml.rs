@@ -73,6 +73,18 @@ pub fn parse(text: &str) -> Result<(Node, Vec<DuplicateKey>), YamlError> {
     Ok((node, reader.duplicates))
 }
 
+/// Reads the first value of a text and ignores what follows it.
+///
+/// # Errors
+/// There is no value, or it is not YAML within bounds.
+pub(super) fn parse_first(text: &str) -> Result<Node, YamlError> {
+    let mut reader = Reader::new(text);
+    match reader.start()? {
+        Some((event, span)) => reader.node(event, span, 0),
+        None => Ok(null(At::default())),
+    }
+}
+
 /// Reads a text whose top level is a map, handing out its lists entry by entry.
 ///
 /// # Errors
@@ -455,7 +467,9 @@ fn scan_error(error: &ScanError) -> YamlError {
         line: small(mark.line()),
         column: small(mark.col() + 1),
     };
-    YamlError::new(at, error.info())
+    // One message quotes a character of the file.
+    let info = error.info().split(": `").next().unwrap_or_default();
+    YamlError::new(at, info)
 }
 
 fn at(span: Span) -> At {
