@@ -1,9 +1,9 @@
 //! Condition lists (`vars`, `_meta.filter`, `case`) from JSON to [`Expr`].
 
-use ipnet::IpNet;
 use regex::Regex;
 use serde_json::Value;
 
+use super::networks::Networks;
 use super::pattern;
 use super::var::Variable;
 
@@ -37,7 +37,7 @@ pub(super) enum Test {
     /// `has`.
     Has(Operand),
     /// `ipmatch`.
-    Network(Box<[IpNet]>),
+    Network(Networks),
 }
 
 /// Right side of a comparison.
@@ -245,22 +245,14 @@ fn members(json: &Value) -> Box<[Box<str>]> {
         .collect()
 }
 
-fn networks(json: &Value) -> Result<Box<[IpNet]>, ExprError> {
+fn networks(json: &Value) -> Result<Networks, ExprError> {
     let items = match json {
         Value::Array(items) => items.as_slice(),
         single => std::slice::from_ref(single),
     };
-    items
-        .iter()
-        .map(|item| item.as_str().and_then(network).ok_or(ExprError::Address))
-        .collect()
-}
-
-/// An address, which is a network of one, or a network in CIDR notation.
-fn network(text: &str) -> Option<IpNet> {
-    text.parse()
-        .ok()
-        .or_else(|| text.parse::<std::net::IpAddr>().ok().map(IpNet::from))
+    // What is no text is no address either.
+    let texts = items.iter().map(|item| item.as_str().unwrap_or_default());
+    Networks::parse(texts).map_err(|_| ExprError::Address)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Regexes out of configuration: linear in the input's length, bounded in memory.
 
-use regex::{Regex, RegexBuilder};
+use regex::{Regex, RegexBuilder, bytes};
 
 /// Bytes a compiled regex may take, and its lazily built automaton.
 const SIZE_LIMIT: usize = 8 << 20;
@@ -19,6 +19,19 @@ pub enum PatternError {
     TooLarge,
 }
 
+/// How a pattern reads its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Options {
+    /// `i`: letters match in either case.
+    pub ignore_case: bool,
+    /// `m`: `^` and `$` match at line ends.
+    pub multi_line: bool,
+    /// `s`: `.` matches line ends.
+    pub dot_all: bool,
+    /// `x`: white space and comments in the pattern do not count.
+    pub extended: bool,
+}
+
 /// Compiles `pattern`.
 ///
 /// Differs from APISIX, which runs PCRE: look-around and back-references are refused, for they can
@@ -35,10 +48,33 @@ pub fn compile(pattern: &str, ignore_case: bool) -> Result<Regex, PatternError> 
         .size_limit(SIZE_LIMIT)
         .dfa_size_limit(SIZE_LIMIT)
         .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
-            _ => PatternError::Syntax,
-        })
+        .map_err(|error| refusal(&error))
+}
+
+/// As [`compile`], for input that need not be text.
+///
+/// # Errors
+/// The pattern does not parse or is too large.
+pub fn compile_bytes(pattern: &str, options: Options) -> Result<bytes::Regex, PatternError> {
+    if pattern.len() > LENGTH_LIMIT {
+        return Err(PatternError::TooLarge);
+    }
+    bytes::RegexBuilder::new(pattern)
+        .case_insensitive(options.ignore_case)
+        .multi_line(options.multi_line)
+        .dot_matches_new_line(options.dot_all)
+        .ignore_whitespace(options.extended)
+        .size_limit(SIZE_LIMIT)
+        .dfa_size_limit(SIZE_LIMIT)
+        .build()
+        .map_err(|error| refusal(&error))
+}
+
+fn refusal(error: &regex::Error) -> PatternError {
+    match error {
+        regex::Error::CompiledTooBig(_) => PatternError::TooLarge,
+        _ => PatternError::Syntax,
+    }
 }
 
 #[cfg(test)]

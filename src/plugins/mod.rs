@@ -7,7 +7,10 @@ pub mod def;
 pub mod meta;
 pub mod phase;
 pub mod respond;
-mod vars;
+pub mod vars;
+
+#[cfg(test)]
+mod testing;
 
 mod auth;
 mod observe;
@@ -23,7 +26,11 @@ pub use phase::{Flow, Hooks, Step};
 pub use respond::Response;
 
 /// Every plugin, by priority. The proxy knows none of them by name.
-pub const ALL: &[&PluginDef] = &[];
+pub const ALL: &[&PluginDef] = &[
+    &security::cors::DEF,
+    &security::ip_restriction::DEF,
+    &auth::key_auth::DEF,
+];
 
 /// The plugin of that name.
 #[must_use]

@@ -7,7 +7,7 @@ pub mod metrics;
 pub mod redact;
 pub mod sink;
 
-//pub use access_log::AccessLog;
-//pub use format::{Escape, LogFormat};
-//pub use logging::Logger;
+pub use access_log::AccessLog;
+pub use format::{Escape, LogFormat};
+pub use logging::Logger;
 pub use metrics::Metrics;

@@ -69,6 +69,15 @@ impl Page {
         self.raw("", &text, "", value);
     }
 
+    /// As [`Page::sample`], for integers.
+    pub fn integer(&mut self, labels: &[(&str, &str)], value: u64) {
+        let mut text = String::new();
+        for (name, label) in labels {
+            push_label(&mut text, name, label);
+        }
+        self.raw_integer("", &text, "", value);
+    }
+
     /// A sample whose labels are text already. `suffix` goes behind the family's name, `more`
     /// behind the labels.
     pub(super) fn raw(&mut self, suffix: &str, labels: &str, more: &str, value: f64) {
