@@ -2,9 +2,12 @@
 //! could have decided at load.
 
 pub mod ctx;
+pub mod drain;
 mod forward;
 pub mod handshake;
+mod header_deadline;
 mod intake;
+pub mod listener;
 mod record;
 mod rescue;
 mod respond;

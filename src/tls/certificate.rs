@@ -102,7 +102,7 @@ impl CertifiedKey {
     /// What is wrong, by name.
     pub fn parse(cert: &[u8], key: &Secret) -> Result<Self, CertificateError> {
         let mut chain = parse_certificates(cert)?;
-        if chain.iter().any(|link| has_weak_signature(link)) {
+        if chain.iter().any(has_weak_signature) {
             return Err(CertificateError::WeakSignature);
         }
         let fingerprint = fingerprint(cert, key);
