@@ -242,7 +242,7 @@ fn router_agrees_with_a_naive_one() {
         RouterMode::Uri,
         RouterMode::UriWithParameter,
     ];
-    for round in 0..150 {
+    for round in 0..60 {
         let mode = modes[round % modes.len()];
         let count = random.random_range(0..40);
         let routes: Vec<_> = (0..count).map(|_| random_route(&mut random)).collect();
