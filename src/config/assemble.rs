@@ -136,6 +136,7 @@ fn refuse(documents: &mut Documents, slot: &Slot<'_>) {
         {
             documents.refused_routes.push(RefusedRoute {
                 id: slot.id.clone(),
+                index: slot.index,
                 place: slot.place(),
                 matches: route.clone(),
             });

@@ -1,8 +1,8 @@
 //! Fields that belong to one hop (RFC 9110 §7.6.1). Pingora cleans requests; responses are cleaned
 //! here.
 
-use ::http::{HeaderName, header};
-use pingora_http::ResponseHeader;
+use ::http::{HeaderName, HeaderValue, header};
+use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
 /// Takes out of a response what was meant for us only: the standard fields, and those that
@@ -52,6 +52,32 @@ const FRAMING: [HeaderName; 6] = [
     header::CONTENT_ENCODING,
     header::TRAILER,
 ];
+
+/// Takes out of a request the fields that `Connection` names (RFC 9110 §7.6.1) before anything
+/// reads them, so that a client cannot name a field that the gateway sets later, and have it
+/// removed on the way to the upstream. `Connection` itself keeps what Pingora acts on.
+pub fn sanitize_request(request: &mut RequestHeader) {
+    const ACTED_ON: [&str; 3] = ["close", "keep-alive", "upgrade"];
+    let acted_on = |token: &&str| ACTED_ON.iter().any(|known| token.eq_ignore_ascii_case(known));
+    let values = request.headers.get_all(header::CONNECTION);
+    let tokens = || values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',').map(str::trim));
+    if tokens().all(|token| acted_on(&token)) {
+        return;
+    }
+    let named: Vec<HeaderName> = tokens().filter(|token| !acted_on(token)).filter_map(|token| token.parse().ok()).collect();
+    let kept: Vec<&str> = tokens().filter(acted_on).collect();
+    let kept = HeaderValue::try_from(kept.join(", "));
+    for name in named.iter().filter(|name| !FRAMING.contains(name)) {
+        request.remove_header(name);
+    }
+    request.remove_header(&header::CONNECTION);
+    if let Ok(kept) = kept
+        && !kept.is_empty()
+    {
+        // The name is valid, so this cannot fail.
+        drop(request.insert_header(header::CONNECTION, kept));
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -236,14 +236,19 @@ impl RequestCtx<'_> {
         self.head.uri.query()
     }
 
-    /// Host the client asked for, without port: `Host`, or `:authority` over HTTP/2.
+    /// Host the client asked for, as received: `Host`, or `:authority` over HTTP/2.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<&str> {
+        match self.head.headers.get(http::header::HOST) {
+            Some(host) => host.to_str().ok(),
+            None => Some(self.head.uri.authority()?.as_str()),
+        }
+    }
+
+    /// The same without port.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        let host = match self.head.headers.get(http::header::HOST) {
-            Some(host) => host.to_str().ok()?,
-            None => self.head.uri.authority()?.as_str(),
-        };
-        Some(crate::http::host::without_port(host))
+        self.host_and_port().map(crate::http::host::without_port)
     }
 
     /// `https` or `http`, by the connection.

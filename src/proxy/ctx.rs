@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::plugins::{Chain, RequestState, Scopes};
 use crate::snapshot::{CompiledRoute, Snapshot};
+use crate::telemetry::metrics::OpenRequest;
 use crate::upstream::{Picked, Upstream};
 
 /// One request's context. Pingora makes it before it has read the request, so it starts empty.
@@ -15,7 +16,7 @@ pub struct Ctx {
     /// Set once the request was taken in: everything below exists from then on.
     pub exchange: Option<Box<Exchange>>,
     /// Counts as in flight until dropped.
-    pub in_flight: Option<super::listener::InFlight>,
+    pub in_flight: Option<OpenRequest>,
 }
 
 /// A request that was taken in.
@@ -34,8 +35,6 @@ pub struct Exchange {
     pub tried: SmallVec<[SocketAddr; 2]>,
     /// The node of the present attempt.
     pub picked: Option<Picked>,
-    /// Path and query to send where they differ from the head's own.
-    pub forward_target: Option<String>,
     /// Request body bytes read so far.
     pub body_received: u64,
     /// A WebSocket upgrade is passed on.
@@ -63,7 +62,6 @@ impl Exchange {
             upstream: None,
             tried: SmallVec::new(),
             picked: None,
-            forward_target: None,
             body_received: 0,
             upgrade: false,
             filters_body: false,

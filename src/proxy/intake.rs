@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use http::{HeaderName, Uri, header};
+use http::{Uri, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::RequestHeader;
 use pingora_proxy::{FailToProxy, Session};
@@ -12,7 +12,7 @@ use super::ctx::{Ctx, Exchange};
 use super::{Gateway, listener, respond};
 use crate::http::request_guard::{self, Refusal};
 use crate::http::{hop_by_hop, path};
-use crate::plugins::ctx::TlsInfo;
+use crate::plugins::ctx::{Original, TlsInfo};
 use crate::plugins::{RequestCtx, RequestState, Response};
 use crate::routing::RouteQuery;
 
@@ -47,7 +47,7 @@ impl Gateway {
     fn guard(&self, session: &Session) -> Result<()> {
         let rules = &self.settings.guard;
         let raw = session.as_http1().map(|http1| http1.get_headers_raw_bytes());
-        raw.map_or(Ok(()), |raw| request_guard::check_raw(raw, rules))
+        raw.map_or(Ok(()), |raw| request_guard::check_raw(&raw, rules))
             .and_then(|()| request_guard::check(session.req_header(), rules))
             .map_err(|refusal| self.refusal(refusal))
     }
@@ -69,7 +69,7 @@ impl Gateway {
         state.tls = session
             .digest()
             .and_then(|digest| digest.ssl_digest.as_ref())
-            .map(|digest| digest.extension.get::<Arc<TlsInfo>>().cloned().unwrap_or_default());
+            .map(|digest| Arc::new(digest.extension.get::<TlsInfo>().cloned().unwrap_or_default()));
         if let Some(field) = self.settings.client_addr.field() {
             let values = session.req_header().headers.get_all(field);
             state.client = self.settings.client_addr.resolve(peer, values.iter().map(http::HeaderValue::as_bytes));
@@ -97,11 +97,11 @@ impl Gateway {
             let target: Uri = target
                 .parse()
                 .map_err(|_| Error::explain(ErrorType::HTTPStatus(400), "path is not valid"))?;
-            let mut parts = std::mem::take(&mut head.uri).into_parts();
-            exchange.state.original = Some(Box::new(crate::plugins::ctx::Original {
+            exchange.state.original = Some(Box::new(Original {
                 method: head.method.clone(),
-                uri: Uri::from_parts(parts.clone_parts()).unwrap_or_default(),
+                uri: head.uri.clone(),
             }));
+            let mut parts = head.uri.clone().into_parts();
             parts.path_and_query = target.into_parts().path_and_query;
             let uri = Uri::from_parts(parts)
                 .map_err(|_| Error::explain(ErrorType::HTTPStatus(400), "path is not valid"))?;

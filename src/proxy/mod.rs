@@ -145,8 +145,8 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
-        self.next_peer(exchange_of(ctx)?)
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        self.next_peer(session, exchange_of(ctx)?)
     }
 
     async fn upstream_request_filter(

@@ -3,7 +3,7 @@
 use pingora_error::{Error, ErrorSource};
 use pingora_proxy::Session;
 
-use super::Gateway;
+use super::{Gateway, listener};
 use super::ctx::Ctx;
 use crate::plugins::RequestCtx;
 
@@ -29,8 +29,9 @@ impl Gateway {
         exchange.scopes.log(&req);
         if let Some(access_log) = &self.settings.access_log {
             let redacted = req.state.route.as_ref().map_or(&[][..], |route| &route.redacted_args);
-            access_log.record(&req, redacted);
+            access_log.record(&req, redacted, self.clock.wall());
         }
+        listener::request_done();
     }
 }
 

@@ -49,6 +49,21 @@ pub async fn answer(
     Ok(())
 }
 
+/// Answers where no exchange exists, so no filter can run.
+///
+/// # Errors
+/// The client is gone.
+pub async fn bare(session: &mut Session, response: &Response, server: &HeaderValue) -> Result<()> {
+    let (mut head, body) = head_and_body(response, server)?;
+    let body = body.unwrap_or_default();
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    session.write_response_header(Box::new(head), body.is_empty()).await?;
+    if !body.is_empty() {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
 fn head_and_body(response: &Response, server: &HeaderValue) -> Result<(ResponseHeader, Option<Bytes>)> {
     let mut head = ResponseHeader::build(response.status, Some(response.headers.len() + 4))?;
     head.insert_header(header::SERVER, server.clone())?;

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use super::listener::Connections;
 use crate::http::client_addr::{ClientAddr, ForwardedPolicy};
 use crate::http::path::PathRules;
 use crate::http::request_guard::GuardRules;
@@ -32,12 +31,10 @@ pub struct ProxySettings {
     pub send_timeout: Duration,
     /// Largest request body; 0 is no limit.
     pub max_body_bytes: u64,
-    /// Requests per client connection; `None` is no limit.
+    /// `apisix.show_upstream_status_in_response_header`.
     pub show_upstream_status: bool,
     /// Access log; `None` where it is off.
     pub access_log: Option<AccessLog>,
     /// Metrics.
     pub metrics: Arc<Metrics>,
-    /// Requests in flight, for draining.
-    pub connections: Arc<Connections>,
 }

@@ -88,8 +88,7 @@ impl Reload {
 
     async fn read_source(&mut self) {
         match self.source.load() {
-            Ok(None) => {}
-            Ok(Some(documents)) => {
+            Ok(documents) => {
                 self.documents = Arc::new(documents);
                 let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
                 self.publish(&view, Trigger::Source).await;

@@ -170,8 +170,7 @@ fn choose(
         scope.error("certificate", &cert_field, &format!("{finding}{serves}"));
     }
     if let Some(pair) = &choice.serving {
-        let names = config.snis.iter().map(String::as_str);
-        for warning in pair.warnings(names, scope.run.now, EXPIRING) {
+        for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {
             scope.warn("certificate", &cert_field, &warning.to_string());
         }
     }
