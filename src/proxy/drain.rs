@@ -112,8 +112,8 @@ impl Drain {
     /// Counts a connection in, unless `limit` are open already (0: no limit).
     #[must_use]
     pub(super) fn enter(&self, limit: usize) -> bool {
-        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
         let open = self.counts.active.fetch_add(1, Ordering::AcqRel);
+        self.counts.accepted.fetch_add(1, Ordering::AcqRel);
         if limit > 0 && open >= limit {
             self.leave();
             return false;
