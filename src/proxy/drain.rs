@@ -9,8 +9,9 @@
 //!    ([`super::listener::EdgeService`]). [`Drain::begin`] turns it, inside our `recv`
 //!    ([`super::signals::Signals`]): the accept loops end and close their sockets; each service
 //!    then calls its application's `cleanup`, by which `HttpProxy` drops keep-alive connections
-//!    that wait for a request; running HTTP/1 requests answer with `Connection: close`, HTTP/2
-//!    connections send GOAWAY.
+//!    that wait for a request, and HTTP/2 connections send GOAWAY. The proxy calls
+//!    `set_keepalive(None)` where `Session::is_process_shutting_down`, before it writes a response
+//!    head, so that running HTTP/1 requests answer with `Connection: close`.
 //! 2. [`Drain::wait_idle`] waits for the last connection, or for its bound.
 //! 3. Only then `recv` returns, to a server whose grace period is 0: it ends at once, and what
 //!    the runtimes cancel is what outlived the bound.
@@ -111,8 +112,8 @@ impl Drain {
     /// Counts a connection in, unless `limit` are open already (0: no limit).
     #[must_use]
     pub(super) fn enter(&self, limit: usize) -> bool {
-        self.counts.accepted.fetch_add(1, Ordering::Relaxed);
         let open = self.counts.active.fetch_add(1, Ordering::AcqRel);
+        self.counts.accepted.fetch_add(1, Ordering::AcqRel);
         if limit > 0 && open >= limit {
             self.leave();
             return false;

@@ -105,7 +105,8 @@ struct Open<'d>(&'d Drain);
 
 impl<'d> Open<'d> {
     fn enter(drain: &'d Drain, limit: usize) -> Option<Self> {
-        drain.enter(limit).then_some(Self(drain))
+        // Not `then_some`: that would make one to drop, and count out what was not counted in.
+        drain.enter(limit).then(|| Self(drain))
     }
 }
 
