@@ -30,6 +30,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::cors::DEF,
     &security::ip_restriction::DEF,
     &auth::key_auth::DEF,
+    &observe::prometheus::DEF,
 ];
 
 /// The plugin of that name.

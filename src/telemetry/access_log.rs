@@ -74,7 +74,11 @@ impl AccessLog {
         self.0.sink.line(render)
     }
 
-    /// Writes a line that is ready.
+    /// Writes a line that is ready: no line feed inside. Returns false where it was dropped.
+    #[expect(
+        clippy::must_use_candidate,
+        reason = "a dropped line is counted already"
+    )]
     pub fn write(&self, line: &[u8]) -> bool {
         self.0.sink.line(|buffer| buffer.extend_from_slice(line))
     }
@@ -98,6 +102,7 @@ impl AccessLog {
     }
 
     /// Waits until what was written so far has left, but no longer than `limit`; whether it has.
+    #[must_use]
     pub fn flush(&self, limit: Duration) -> bool {
         self.0.sink.flush(limit)
     }

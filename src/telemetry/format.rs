@@ -1,7 +1,6 @@
 //! Formats of log lines: nginx's templates, and JSON objects. Parsed once; a line is rendered
 //! into the caller's buffer. One record is one line, whatever a client sent.
 
-use std::borrow::Cow;
 use std::io::Write;
 use std::time::SystemTime;
 
@@ -117,9 +116,7 @@ impl LogFormat {
             segments: Vec::new(),
             escape,
         };
-        format.push_template(template.trim_end_matches(['\n', '\r']), |text| {
-            text.to_owned()
-        });
+        format.push_template(template.trim_end_matches(['\n', '\r']), str::to_owned);
         format
     }
 
@@ -189,7 +186,7 @@ impl LogFormat {
         match value {
             Value::String(template) => {
                 self.push_literal("\"");
-                self.push_template(template, |text| json_inside(text));
+                self.push_template(template, json_inside);
                 self.push_literal("\"");
             }
             Value::Object(fields) => {
@@ -321,10 +318,7 @@ fn json_inside(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len());
     Escape::Json.write(text, &mut out);
     // Escaping replaces ASCII by ASCII, so what was UTF-8 stays so.
-    match String::from_utf8(out).map_err(|error| error.into_bytes()) {
-        Ok(text) => text,
-        Err(bytes) => Cow::into_owned(String::from_utf8_lossy(&bytes)),
-    }
+    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// APISIX 3.18: `access_log_format` of `config.yaml` (`spec/05` §2).
@@ -333,13 +327,13 @@ pub const DEFAULT_FORMAT: &str = "$remote_addr - $remote_user [$time_local] $htt
     $upstream_addr $upstream_status $upstream_response_time \
     \"$upstream_scheme://$upstream_host$upstream_uri\" \"$apisix_request_id\"";
 
-const ESCAPED_DEFAULT: [bool; 256] = table(0x20, 0x7e, b"\"\\");
-const ESCAPED_JSON: [bool; 256] = table(0x20, 0xff, b"\"\\");
+const ESCAPED_DEFAULT: [bool; 256] = table(0x20, 0x7e, *b"\"\\");
+const ESCAPED_JSON: [bool; 256] = table(0x20, 0xff, *b"\"\\");
 /// Differs from nginx: a decoded `%0a` must not start a line of its own.
-const ESCAPED_NONE: [bool; 256] = table(0, 0xff, b"\n\r");
+const ESCAPED_NONE: [bool; 256] = table(0, 0xff, *b"\n\r");
 
 /// Which bytes are escaped: those outside `low..=high`, and `also`.
-const fn table(low: usize, high: usize, also: &[u8; 2]) -> [bool; 256] {
+const fn table(low: usize, high: usize, also: [u8; 2]) -> [bool; 256] {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < table.len() {
@@ -356,6 +350,7 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
     use std::collections::HashMap;
     use std::time::Duration;
 

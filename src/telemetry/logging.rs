@@ -11,6 +11,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 
 use super::format::Escape;
 use super::metrics::{Collect, Kind, Page};
+use super::redact::MASK;
 use super::sink::{Sink, SinkConfig, Target};
 use crate::clock::Clock;
 
@@ -33,15 +34,16 @@ pub struct LoggerConfig {
     /// Text or JSON.
     pub shape: Shape,
     /// Other levels for targets and what is below them (`pingora_core`); the longest wins.
+    /// Libraries never say more than `info`: their `debug` prints request heads.
     pub levels: Vec<(String, LevelFilter)>,
 }
 
 impl LoggerConfig {
-    /// Text lines; libraries no more talkative than warnings, unless all are to be seen.
+    /// Text lines; libraries say warnings, or with `debug` what is below them too.
     #[must_use]
     pub fn new(target: Target, level: LevelFilter) -> Self {
         let libraries = if level >= LevelFilter::Debug {
-            level
+            LOUDEST_LIBRARY
         } else {
             level.min(LevelFilter::Warn)
         };
@@ -49,7 +51,7 @@ impl LoggerConfig {
             target,
             level: libraries,
             shape: Shape::Text,
-            levels: vec![("claviger".to_owned(), level)],
+            levels: vec![(OURS.to_owned(), level)],
         }
     }
 }
@@ -118,6 +120,7 @@ impl Logger {
     }
 
     /// Waits until what was written so far has left, but no longer than `limit`; whether it has.
+    #[must_use]
     pub fn flush_within(&self, limit: Duration) -> bool {
         self.0.sink.flush(limit)
     }
@@ -135,15 +138,26 @@ impl Inner {
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         };
         let found = self.levels.iter().find(|(name, _)| below(name));
-        found.map_or(self.level, |(_, level)| *level)
+        let level = found.map_or(self.level, |(_, level)| *level);
+        if is_ours(target) {
+            level
+        } else {
+            level.min(LOUDEST_LIBRARY)
+        }
     }
 
     fn write(&self, record: &Record<'_>) {
         // Formatted outside the sink: an argument's `Display` may itself log.
-        let message = record.args().to_string();
-        let level = demoted(record, &message);
-        if level > self.level_of(record.target()) {
-            return;
+        let mut message = record.args().to_string();
+        let mut level = record.level();
+        if is_noise(record, &message) {
+            level = Level::Debug;
+            if level > self.level_of(OURS) {
+                return;
+            }
+        }
+        if !is_ours(record.target()) {
+            message = without_requests(message);
         }
         let mut line = String::with_capacity(message.len() + 128);
         let time = timestamp(self.clock.wall());
@@ -167,7 +181,8 @@ impl Log for Logger {
     }
 
     fn flush(&self) {
-        self.flush_within(Duration::from_secs(1));
+        // Whether it sufficed makes no difference to a caller that gives no limit.
+        let _ = self.flush_within(Duration::from_secs(1));
     }
 }
 
@@ -179,13 +194,45 @@ impl Collect for Logger {
     }
 }
 
-/// The level of what a client can cause at will and an operator cannot mend. Pingora calls a port
-/// scan an error; our own counters say how many there are.
-fn demoted(record: &Record<'_>, message: &str) -> Level {
-    let noise = DEMOTED
+/// Whether it is what a client can cause at will and an operator cannot mend; that is said at
+/// `debug` only. Pingora calls a port scan an error; our own counters say how many there are.
+fn is_noise(record: &Record<'_>, message: &str) -> bool {
+    let is =
+        |(target, start): &(&str, &str)| record.target() == *target && message.starts_with(start);
+    NOISE.iter().any(is)
+}
+
+fn is_ours(target: &str) -> bool {
+    let rest = target.strip_prefix(OURS);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// A library's message without the parts of requests that may hold credentials: queries (of any
+/// name: a library knows no route), and the raw heads Pingora quotes when it cannot parse them.
+fn without_requests(message: String) -> String {
+    let quoted = QUOTES
         .iter()
-        .any(|(target, start)| record.target() == *target && message.starts_with(start));
-    if noise { Level::Debug } else { record.level() }
+        .filter_map(|start| message.find(start).map(|at| at + start.len()));
+    let end = quoted.min().unwrap_or(message.len());
+    if end == message.len() && !message.contains('?') {
+        return message;
+    }
+    let mut kept = String::with_capacity(end + MASK.len());
+    let mut rest = &message[..end];
+    while let Some(at) = rest.find('?') {
+        let query = &rest[at + 1..];
+        let length = query.find(char::is_whitespace).unwrap_or(query.len());
+        kept.push_str(&rest[..=at]);
+        if length > 0 {
+            kept.push_str(MASK);
+        }
+        rest = &query[length..];
+    }
+    kept.push_str(rest);
+    if end < message.len() {
+        kept.push_str(MASK);
+    }
+    kept
 }
 
 fn write_text(line: &mut String, time: &str, level: Level, record: &Record<'_>, message: &str) {
@@ -268,8 +315,18 @@ impl<'kvs, F: FnMut(&str, &str)> VisitSource<'kvs> for Fields<F> {
     }
 }
 
+/// Our own targets start with it.
+const OURS: &str = "claviger";
+
+/// Libraries say no more than this, whatever is configured: below it Pingora prints whole request
+/// heads and `rustify` whole answers of a secret manager.
+const LOUDEST_LIBRARY: LevelFilter = LevelFilter::Info;
+
+/// What Pingora puts before bytes a client sent.
+const QUOTES: &[&str] = &["buf: "];
+
 /// Target and start of message.
-const DEMOTED: &[(&str, &str)] = &[
+const NOISE: &[(&str, &str)] = &[
     ("pingora_core::services::listening", "Downstream handshake"),
     ("pingora_core::apps", "H2 handshake error"),
     ("pingora_core::apps::http_app", "HTTP server fails to"),
@@ -363,6 +420,12 @@ mod tests {
                 "Downstream handshake error: 5",
             );
             say(logger, Level::Error, listening, "Accept() failed 6");
+            say(
+                logger,
+                Level::Debug,
+                "pingora_proxy::proxy_h2",
+                "Request to h2: 7",
+            );
         };
         let numbers = |text: &str| -> String {
             let last = |line: &str| line.chars().last();
@@ -376,6 +439,22 @@ mod tests {
             numbers(&lines(Shape::Text, LevelFilter::Debug, say_all)),
             "123456"
         );
+    }
+
+    #[test]
+    fn a_librarys_message_shows_no_part_of_a_request_that_may_hold_a_credential() {
+        for (message, expected) in [
+            ("all is well", "all is well"),
+            ("really? yes", "really? yes"),
+            ("GET /a?mykey=s3,cret&b=1, Host: h", "GET /a?*** Host: h"),
+            ("/?a /b?c", "/?*** /b?***"),
+            (
+                "bad head buf: GET /?a\\r\\nAuthorization: s3cret",
+                "bad head buf: ***",
+            ),
+        ] {
+            assert_eq!(without_requests(message.to_owned()), expected);
+        }
     }
 
     #[test]

@@ -178,7 +178,7 @@ fn own_name(variable: &Variable) -> Option<&str> {
     }
 }
 
-fn map<'a>(value: Cow<'a, str>, redact: impl Fn(&str) -> Cow<'_, str>) -> Cow<'a, str> {
+fn map(value: Cow<'_, str>, redact: impl Fn(&str) -> Cow<'_, str>) -> Cow<'_, str> {
     match redact(&value) {
         Cow::Borrowed(_) => value,
         Cow::Owned(masked) => Cow::Owned(masked),

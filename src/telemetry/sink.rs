@@ -144,6 +144,7 @@ impl Sink {
     }
 
     /// Waits until what was written so far has left, but no longer than `limit`; whether it has.
+    #[must_use]
     pub fn flush(&self, limit: Duration) -> bool {
         self.0.flush(limit)
     }
@@ -166,7 +167,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.shared.stop.store(true, Relaxed);
         // The thread is not joined: a target that stands still must not keep the process alive.
-        self.flush(LAST_FLUSH);
+        let _ = self.flush(LAST_FLUSH);
     }
 }
 

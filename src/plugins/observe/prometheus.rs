@@ -78,7 +78,7 @@ impl Log for Prometheus {
             egress: state.bytes_sent,
             ended: state.started + state.request_time,
             disabled: self.disabled,
-            vars: None,
+            vars: Some(req),
         });
     }
 }

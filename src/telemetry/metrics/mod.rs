@@ -108,7 +108,7 @@ impl Metrics {
         let mut page = Page::new(&self.prefix, 64 * 1024);
         self.http.write(&mut page, now);
         self.connections.collect(&mut page);
-        self.write_node_info(&mut page);
+        write_node_info(&mut page);
         self.own.collect(&mut page);
         let collectors = self.collectors.lock();
         for collector in collectors.unwrap_or_else(PoisonError::into_inner).iter() {
@@ -119,17 +119,17 @@ impl Metrics {
         }
         page.into_text()
     }
+}
 
-    fn write_node_info(&self, page: &mut Page) {
-        let uname = rustix::system::uname();
-        let hostname = uname.nodename().to_string_lossy();
-        let version = env!("CARGO_PKG_VERSION");
-        page.apisix_family("node_info", "Info of this gateway node.", Kind::Gauge);
-        page.sample(&[("hostname", &hostname), ("version", version)], 1.0);
-        let errors = "nginx_metric_errors_total";
-        page.apisix_family(errors, "Number of errors in metrics.", Kind::Counter);
-        page.sample(&[], 0.0);
-    }
+fn write_node_info(page: &mut Page) {
+    let uname = rustix::system::uname();
+    let hostname = uname.nodename().to_string_lossy();
+    let version = env!("CARGO_PKG_VERSION");
+    page.apisix_family("node_info", "Info of this gateway node.", Kind::Gauge);
+    page.sample(&[("hostname", &hostname), ("version", version)], 1.0);
+    let errors = "nginx_metric_errors_total";
+    page.apisix_family(errors, "Number of errors in metrics.", Kind::Counter);
+    page.sample(&[], 0.0);
 }
 
 #[cfg(test)]
