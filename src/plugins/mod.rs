@@ -6,6 +6,7 @@ pub mod ctx;
 pub mod def;
 pub mod phase;
 pub mod respond;
+mod target;
 pub mod vars;
 
 #[cfg(test)]
@@ -28,6 +29,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::cors::DEF,
     &security::ip_restriction::DEF,
     &auth::key_auth::DEF,
+    &transform::proxy_rewrite::DEF,
 ];
 
 /// The plugin of that name.
