@@ -7,6 +7,7 @@ pub mod def;
 pub mod meta;
 pub mod phase;
 pub mod respond;
+mod target;
 pub mod vars;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::cors::DEF,
     &security::ip_restriction::DEF,
     &auth::key_auth::DEF,
+    &transform::proxy_rewrite::DEF,
     &observe::prometheus::DEF,
 ];
 
