@@ -44,7 +44,7 @@ openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 
     -extfile san.cnf -out tls.crt 2>/dev/null
 openssl rand -hex 16 | tr -d '\n' >alice.key
 
-say "3. Certificate, key and API key go into OpenBao, and leave this disk"
+say "3. Certificate, key and API key go into OpenBao; the private key leaves this disk"
 show bao kv put edge/tls/demo cert=@tls.crt key=@tls.key >/dev/null
 show bao kv put edge/consumers/alice key=@alice.key >/dev/null
 rm -f tls.key ca.key tls.csr san.cnf ca.srl
