@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Writes a gateway's configuration for a measurement: so many routes, so many consumers.
 
-Every credential is a reference into one document of the file manager; route n serves
-r<n>.bench.test, consumer n has the key k<n>-... of keys.json.
+Every credential is a reference into documents of the file manager; route n serves
+r<n>.bench.test, consumer n has the key k<n>-...
 """
 
 import argparse
@@ -15,6 +15,11 @@ import pathlib
 def api_key(n: int) -> str:
     """The key of consumer n: the load generator and the gateway must agree on it."""
     return f"k{n}-" + hashlib.sha256(f"claviger bench {n}".encode()).hexdigest()[:24]
+
+
+def document(n: int) -> str:
+    """The document that holds the key of consumer n; a document may not grow past 2 MiB."""
+    return f"keys{n // 10000}"
 
 
 def route(n: int, args: argparse.Namespace, host: str | None = None) -> str:
@@ -44,7 +49,11 @@ def bootstrap(args: argparse.Namespace, out: pathlib.Path) -> dict:
             "http": {"access_log": str(out / "access.log")},
         },
         "plugin_attr": {"prometheus": {"export_addr": listen(args.port + 2)}},
-        "claviger": {"pid_file": str(out / "claviger.pid")},
+        "claviger": {
+            "pid_file": str(out / "claviger.pid"),
+            "upgrade_sock": str(out / "upgrade.sock"),
+            "limits": {"keepalive_requests": 0},
+        },
     }
 
 
@@ -59,7 +68,7 @@ def common(args: argparse.Namespace, out: pathlib.Path) -> str:
 def consumers(numbers: range) -> str:
     lines = ["consumers:\n"] if numbers else []
     for n in numbers:
-        reference = f"$secret://file/main/keys.json/c{n}"
+        reference = f"$secret://file/main/{document(n)}/c{n}"
         lines.append(f"  - username: c{n}\n    plugins: {{ key-auth: {{ key: {reference} }} }}\n")
     return "".join(lines)
 
@@ -108,12 +117,16 @@ def main() -> None:
     (out / "config.yaml").write_text(json.dumps(bootstrap(args, out), indent=2))
     secrets = out / "secrets"
     secrets.mkdir(mode=0o700, exist_ok=True)
-    keys = {f"c{n}": api_key(n) for n in range(args.consumers)}
-    with open(secrets / "keys.json", "w", opener=lambda p, f: os.open(p, f, 0o600)) as file:
-        json.dump(keys, file)
+    keys: dict[str, dict[str, str]] = {}
+    for n in range(args.consumers):
+        keys.setdefault(document(n), {})[f"c{n}"] = api_key(n)
+    for name, fields in keys.items():
+        path = secrets / f"{name}.json"
+        with open(path, "w", opener=lambda p, f: os.open(p, f, 0o600)) as file:
+            json.dump(fields, file)
     # For the load generator: one key a line.
     sample = range(0, args.consumers, max(1, args.consumers // 1000))
-    (out / "keys.txt").write_text("".join(f"{keys[f'c{n}']}\n" for n in sample))
+    (out / "keys.txt").write_text("".join(f"{api_key(n)}\n" for n in sample))
 
 
 if __name__ == "__main__":

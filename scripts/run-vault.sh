@@ -68,8 +68,8 @@ nginx_config:
   error_log: $dir/error.log
   http: { access_log: $dir/access.log }
 plugin_attr:
-  prometheus: { export_addr: { ip: 127.0.0.1, port: $METRICS } }
-claviger: { pid_file: $dir/claviger.pid }
+  prometheus: { export_addr: { ip: 127.0.0.1, port: $METRICS }, refresh_interval: 1 }
+claviger: { pid_file: $dir/claviger.pid, upgrade_sock: $dir/upgrade.sock }
 YAML
 cat >apisix.yaml <<YAML
 secrets:
