@@ -22,9 +22,9 @@ start() {
 # Id of the process started last.
 last_pid() { echo "${STARTED[-1]}"; }
 
-# stop PID: ends a process that start began, and waits for it.
+# stop PID: ends a process that start began (STOP_SIGNAL, default TERM), and waits for it.
 stop() {
-    kill "$1" 2>/dev/null || true
+    kill -"${STOP_SIGNAL:-TERM}" "$1" 2>/dev/null || true
     wait "$1" 2>/dev/null || true
 }
 

@@ -44,7 +44,7 @@ openssl x509 -req -in tls.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 30 
     -extfile san.cnf -out tls.crt 2>/dev/null
 openssl rand -hex 16 | tr -d '\n' >alice.key
 
-say "3. Certificate, key and API key go into OpenBao, and leave this disk"
+say "3. Certificate, key and API key go into OpenBao; the private key leaves this disk"
 show bao kv put edge/tls/demo cert=@tls.crt key=@tls.key >/dev/null
 show bao kv put edge/consumers/alice key=@alice.key >/dev/null
 rm -f tls.key ca.key tls.csr san.cnf ca.srl
@@ -68,8 +68,8 @@ nginx_config:
   error_log: $dir/error.log
   http: { access_log: $dir/access.log }
 plugin_attr:
-  prometheus: { export_addr: { ip: 127.0.0.1, port: $METRICS } }
-claviger: { pid_file: $dir/claviger.pid }
+  prometheus: { export_addr: { ip: 127.0.0.1, port: $METRICS }, refresh_interval: 1 }
+claviger: { pid_file: $dir/claviger.pid, upgrade_sock: $dir/upgrade.sock }
 YAML
 cat >apisix.yaml <<YAML
 secrets:

@@ -142,6 +142,7 @@ impl Folder {
             .replace("@ERROR_LOG@", &quoted(&self.root.join("logs/error.log")))
             .replace("@ACCESS_LOG@", &quoted(&self.root.join("logs/access.log")))
             .replace("@PID@", &quoted(&self.root.join("claviger.pid")))
+            .replace("@UPGRADE@", &quoted(&self.root.join("upgrade.sock")))
     }
 
     fn resources_text(&self) -> String {
@@ -238,9 +239,11 @@ plugin_attr:
     export_addr:
       ip: 127.0.0.1
       port: 9091
+    refresh_interval: 1
 
 claviger:
   pid_file: @PID@
+  upgrade_sock: @UPGRADE@
 "#;
 
 const RESOURCES: &str = r#"# Resources: change this file while the gateway runs, and it follows within a second.

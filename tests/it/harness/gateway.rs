@@ -148,8 +148,14 @@ impl Addrs {
                 "status": listen(self.status),
                 "control": listen(self.control),
             },
-            "plugin_attr": { "prometheus": { "export_addr": listen(self.metrics) } },
-            "claviger": { "pid_file": dir.join("claviger.pid") },
+            "plugin_attr": { "prometheus": {
+                "export_addr": listen(self.metrics),
+                "refresh_interval": 1,
+            } },
+            "claviger": {
+                "pid_file": dir.join("claviger.pid"),
+                "upgrade_sock": dir.join("upgrade.sock"),
+            },
         });
         merge(bootstrap, own);
     }

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# bench-count.sh: instructions per request under callgrind, claviger beside bare Pingora. Counted
+# as the difference of two runs with a fixed number of requests each, so that the start cancels
+# out. Steady on a busy machine, where times are not. SYMBOLS=1 keeps symbols and the files, so
+# that callgrind_annotate shows where the instructions go.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+STOP_SIGNAL=INT
+dir=$(mktemp -d /tmp/claviger-count.XXXXXX)
+trap 'stop_all; [[ ${SYMBOLS:-} == 1 ]] || rm -rf "$dir"' EXIT
+trap 'exit 130' INT TERM
+
+FEW=${FEW:-500} MANY=${MANY:-2500}
+
+scripts/setup.sh build bench test count
+if [[ ${SYMBOLS:-} == 1 ]]; then
+    export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
+fi
+say "Building (release)"
+claviger=$(build_program release)
+cargo build --locked --release --manifest-path benches/bare/Cargo.toml --target-dir "$(target_dir)/bare"
+bare=$(target_dir)/bare/release/bare
+
+cat >"$dir/nginx.conf" <<CONF
+daemon off; master_process off; pid $dir/nginx.pid; error_log $dir/nginx.log warn;
+events {}
+http {
+    client_body_temp_path $dir/tmp; proxy_temp_path $dir/tmp; fastcgi_temp_path $dir/tmp;
+    uwsgi_temp_path $dir/tmp; scgi_temp_path $dir/tmp;
+    access_log off; keepalive_requests 1000000000;
+    server { listen 127.0.0.1:18001; location / { return 200 "hello from upstream\n"; } }
+}
+CONF
+start "$dir/nginx.out" nginx -c "$dir/nginx.conf"
+wait_for_url http://127.0.0.1:18001/ "$(last_pid)" "$dir/nginx.out"
+
+# count REQUESTS PORT READY-URL NAME HEADER COMMAND...: instructions of the whole run.
+count() {
+    local requests=$1 port=$2 ready=$3 name=$4 header=$5 pid log
+    shift 5
+    log=$dir/$name-$requests.log
+    start "$log" valgrind --tool=callgrind \
+        --callgrind-out-file="$dir/callgrind.$name.$requests" "$@"
+    pid=$(last_pid)
+    wait_for_url "$ready" "$pid" "$log" 120
+    curl -fsS -o /dev/null --noproxy '*' -H 'Host: r7.bench.test' -H "$header" \
+        "http://127.0.0.1:$port/[1-$requests]" || fail "$name refused requests"
+    stop "$pid"
+    awk '/Collected/ { print $NF }' "$log"
+}
+
+# per_request NAME PORT READY-URL HEADER COMMAND...
+per_request() {
+    local name=$1 port=$2 ready=$3 header=$4 few many
+    shift 4
+    few=$(count "$FEW" "$port" "$ready" "$name" "$header" "$@")
+    many=$(count "$MANY" "$port" "$ready" "$name" "$header" "$@")
+    echo $(((many - few) / (MANY - FEW)))
+}
+
+row() { awk -v n="$1" -v ir="$2" -v b="$bare_ir" 'BEGIN { printf "%-30s %9d %6.2f\n", n, ir, ir / b }'; }
+
+say "Instructions per request, and to bare"
+bare_ir=$(per_request bare 18003 http://127.0.0.1:18003/ 'X-A: b' \
+    "$bare" 127.0.0.1:18003 127.0.0.1:18001)
+row bare "$bare_ir"
+for case in "open 18020 10 " "key-auth 18030 10 --auth" "key-auth-1000 18040 1000 --auth"; do
+    read -r name port consumers auth <<<"$case"
+    # shellcheck disable=SC2086
+    python3 scripts/bench-config.py "$dir/$name" --port "$port" --routes 1000 \
+        --consumers "$consumers" $auth
+    key=$(head -n 1 "$dir/$name/keys.txt")
+    row "$name" "$(per_request "$name" "$port" "http://127.0.0.1:$((port + 1))/status/ready" \
+        "apikey: $key" "$claviger" run --config "$dir/$name/config.yaml" \
+        --resources "$dir/$name/apisix.yaml")"
+done
+[[ ${SYMBOLS:-} != 1 ]] || echo "callgrind_annotate $dir/callgrind.NAME.$MANY"
