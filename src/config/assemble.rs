@@ -72,6 +72,14 @@ pub(super) fn assemble(files: &[Arc<ParsedFile>], places: Places) -> Documents {
         }
     }
     drop_orphans(&mut documents);
+    let reading_order = |a: &Diagnostic, b: &Diagnostic| {
+        let key = |found: &Diagnostic| (found.place.line, found.place.column);
+        a.place
+            .file
+            .cmp(&b.place.file)
+            .then_with(|| key(a).cmp(&key(b)))
+    };
+    documents.diagnostics.sort_by(reading_order);
     documents
 }
 

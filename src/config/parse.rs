@@ -311,3 +311,6 @@ pub(super) fn refusal(file: &Arc<str>, code: &'static str, at: At, message: Stri
         message,
     }
 }
+
+#[cfg(test)]
+mod tests;
