@@ -338,7 +338,8 @@ mod tests {
         assert!(sink.dropped() >= 1000 - 2 * 7, "{}", sink.dropped());
         drop(stalled);
         assert!(sink.flush(Duration::from_secs(5)));
-        let lines = lock(&written).iter().filter(|c| **c == b'\n').count();
+        let text = String::from_utf8(lock(&written).clone()).expect("lines are text");
+        let lines = text.lines().count();
         assert_eq!(
             lines as u64 + sink.dropped(),
             1000,
