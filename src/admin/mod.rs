@@ -53,3 +53,43 @@ fn not_found(method: &Method) -> Answer {
 type Answer = Response<Vec<u8>>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pingora_core::apps::HttpServerApp;
+    use pingora_core::protocols::http::ServerSession;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What the app answers over a connection that stays open on our side.
+    async fn exchange(request: &str) -> String {
+        let app = Arc::new(StatusApp::new(Arc::new(|| Some("not yet".to_owned()))));
+        let (mut client, server) = tokio::io::duplex(4096);
+        let (_running, shutdown) = tokio::sync::watch::channel(false);
+        client.write_all(request.as_bytes()).await.expect("writes");
+        let session = ServerSession::new_http1(Box::new(server));
+        drop(app.process_new_http(session, &shutdown).await);
+        let mut text = String::new();
+        client.read_to_string(&mut text).await.expect("reads");
+        text
+    }
+
+    #[tokio::test]
+    async fn answers_are_complete_on_the_wire() {
+        let get = exchange("GET /status/ready HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        let body = r#"{"status":"error","error":"not yet"}"#;
+        assert!(get.starts_with("HTTP/1.1 503 "), "{get}");
+        assert!(get.ends_with(&format!("\r\n\r\n{body}")), "{get}");
+        let length = format!("content-length: {}\r\n", body.len());
+        assert!(get.to_lowercase().contains(&length), "{get}");
+        let head = exchange("HEAD /status/ready HTTP/1.1\r\nHost: h\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+        assert!(head.to_lowercase().contains(&length), "{head}");
+        assert!(head.ends_with("\r\n\r\n"), "{head}");
+        let post = exchange("POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\nhi").await;
+        assert!(post.starts_with("HTTP/1.1 404 "), "{post}");
+    }
+}

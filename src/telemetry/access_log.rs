@@ -136,7 +136,7 @@ mod tests {
     use std::borrow::Cow;
 
     use super::*;
-    use crate::telemetry::format::Escape;
+    use crate::telemetry::Escape;
     use crate::telemetry::metrics::Metrics;
 
     struct Echo;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use log::kv::{self, Key, Value, VisitSource};
 use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 
-use super::format::Escape;
+use super::escape::json_inside;
 use super::metrics::{Collect, Kind, Page};
 use super::redact::MASK;
 use super::sink::{Sink, SinkConfig, Target};
@@ -274,16 +274,10 @@ fn push_field(line: &mut String, key: &str, value: &str) {
         line.push(',');
     }
     line.push('"');
-    line.push_str(&escaped(key));
+    line.push_str(&json_inside(key));
     line.push_str("\":\"");
-    line.push_str(&escaped(value));
+    line.push_str(&json_inside(value));
     line.push('"');
-}
-
-fn escaped(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len());
-    Escape::Json.write(text, &mut out);
-    String::from_utf8_lossy(&out).into_owned()
 }
 
 /// Appends text with control characters escaped, so that it stays on its line and on its

@@ -5,7 +5,10 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Thread;
 use std::time::Duration;
@@ -165,7 +168,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Relaxed);
+        self.shared.stop.store(true, Release);
         // The thread is not joined: a target that stands still must not keep the process alive.
         let _ = self.flush(LAST_FLUSH);
     }
@@ -187,14 +190,14 @@ impl Shared {
         let mut taken = Vec::new();
         loop {
             let asked = lock(&self.rounds).asked;
-            // Read behind `asked`: whoever stops asks for one more round.
-            let stopping = self.stop.load(Relaxed);
+            let stopping = self.stop.load(Acquire);
             if (self.reopen.swap(false, Relaxed) || output.has_moved()) && output.reopen().is_err()
             {
                 self.failures.fetch_add(1, Relaxed);
             }
             self.take_all(&mut output, &mut taken);
-            lock(&self.rounds).done = asked;
+            // After the last round nobody has to wait, whenever they asked.
+            lock(&self.rounds).done = if stopping { u64::MAX } else { asked };
             self.round_done.notify_all();
             if stopping {
                 return;
@@ -338,7 +341,8 @@ mod tests {
         assert!(sink.dropped() >= 1000 - 2 * 7, "{}", sink.dropped());
         drop(stalled);
         assert!(sink.flush(Duration::from_secs(5)));
-        let lines = lock(&written).iter().filter(|c| **c == b'\n').count();
+        let text = String::from_utf8(lock(&written).clone()).expect("lines are text");
+        let lines = text.lines().count();
         assert_eq!(
             lines as u64 + sink.dropped(),
             1000,

@@ -128,7 +128,7 @@ fn idle_series_expire_and_come_back_from_zero() {
     let (metrics, clock) = metrics(&json!({"metrics": {"http_status": {"expire": 60}}}));
     let route: Arc<str> = "1".into();
     metrics.http().record(&exchange(&route, None, clock.now()));
-    clock.advance(Duration::from_secs(60));
+    clock.advance(Duration::from_mins(1));
     assert!(
         page(&metrics).contains("apisix_http_status{"),
         "just in time"
