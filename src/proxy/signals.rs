@@ -130,9 +130,11 @@ const SUCCESSOR_START: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Instant;
 
+    use pingora_core::server::Fds;
     use rustix::process::{Signal as Raise, getpid, kill_process};
 
     use super::*;
@@ -207,5 +209,39 @@ mod tests {
             let (outcome, _, _) = run(&[Raise::TERM, Raise::TERM], None).await;
             assert!(matches!(outcome, ShutdownSignal::FastShutdown));
         });
+    }
+
+    #[test]
+    fn a_successor_gets_the_listening_sockets_and_without_one_nothing_is_sent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("upgrade.sock");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let addr = listener.local_addr().expect("bound");
+        let mut sockets = Fds::new();
+        sockets.add(addr.to_string(), listener.as_raw_fd());
+        let drain = Arc::new(Drain::new());
+        drain.listen_begins(Some(Arc::new(sockets.into())));
+        let signals = Signals {
+            drain,
+            drain_timeout: Duration::ZERO,
+            upgrade_socket: Some(path.clone()),
+            on_reload: Box::new(|| {}),
+            on_reopen: Box::new(|| {}),
+        };
+        let runtime = tokio::runtime::Runtime::new().expect("runtime");
+        assert!(!runtime.block_on(signals.hand_over()), "nobody waits");
+
+        let waits = path.clone();
+        let successor = std::thread::spawn(move || {
+            let mut sockets = Fds::new();
+            let path = waits.to_str().expect("ASCII");
+            sockets.get_from_sock(path).expect("sockets");
+            sockets.get(&addr.to_string()).is_some()
+        });
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        assert!(runtime.block_on(signals.hand_over()));
+        assert!(successor.join().expect("successor"));
     }
 }
