@@ -147,13 +147,7 @@ impl Hello {
         ssl: &mut SslRef,
         alert: &mut SslAlert,
     ) -> Result<ClientHelloResponse, ErrorStack> {
-        let outcome = self.choose(ssl).and_then(|chosen| {
-            self.apply(ssl, chosen).map_err(|error| {
-                log::error!("openssl refused the settings of a handshake: {error}");
-                SslAlert::INTERNAL_ERROR
-            })?
-        });
-        match outcome {
+        match self.choose(ssl) {
             Ok(()) => Ok(ClientHelloResponse::SUCCESS),
             Err(refusal) => {
                 *alert = refusal;
@@ -162,32 +156,47 @@ impl Hello {
         }
     }
 
-    fn choose(&self, ssl: &SslRef) -> Result<Chosen, Refusal> {
+    fn choose(&self, ssl: &mut SslRef) -> Result<(), Refusal> {
         let mut buffer = [0; MAX_NAME];
-        let sni = match parse(ffi::server_name_extension(ssl)) {
-            Requested::Name(name) => {
-                Some(lower_case(name, &mut buffer).ok_or(SslAlert::UNRECOGNIZED_NAME)?)
-            }
-            Requested::Nothing => None,
-            Requested::BadName => {
-                self.refused.bad_name.fetch_add(1, Ordering::Relaxed);
-                return Err(SslAlert::UNRECOGNIZED_NAME);
-            }
-            Requested::Malformed => {
-                self.refused.bad_name.fetch_add(1, Ordering::Relaxed);
-                return Err(SslAlert::DECODE_ERROR);
-            }
-        };
+        let sni = self.requested(ssl, &mut buffer)?;
+        // After a HelloRetryRequest the client says hello again; what was decided stays, and it
+        // must not ask for another name now (RFC 8446 §4.1.2).
+        if let Some(first) = ssl.ex_data(self.chosen) {
+            return match first.sni.as_deref() == sni {
+                true => Ok(()),
+                false => Err(SslAlert::ILLEGAL_PARAMETER),
+            };
+        }
         let identity = self.find(sni)?;
         if let IdentityState::Refused { reason } = &identity.state {
             self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
             log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
             return Err(SslAlert::INTERNAL_ERROR);
         }
-        Ok(Chosen {
-            identity,
-            sni: sni.map(Box::from),
+        let sni = sni.map(Box::from);
+        self.apply(ssl, Chosen { identity, sni }).map_err(|error| {
+            log::error!("openssl refused the settings of a handshake: {error}");
+            SslAlert::INTERNAL_ERROR
         })
+    }
+
+    /// The name the client sent, lower-cased.
+    fn requested<'b>(
+        &self,
+        ssl: &SslRef,
+        buffer: &'b mut [u8; MAX_NAME],
+    ) -> Result<Option<&'b str>, Refusal> {
+        let refusal = match parse(ffi::server_name_extension(ssl)) {
+            Requested::Nothing => return Ok(None),
+            Requested::Name(name) => match lower_case(name, buffer) {
+                Some(name) => return Ok(Some(name)),
+                None => SslAlert::UNRECOGNIZED_NAME,
+            },
+            Requested::BadName => SslAlert::UNRECOGNIZED_NAME,
+            Requested::Malformed => SslAlert::DECODE_ERROR,
+        };
+        self.refused.bad_name.fetch_add(1, Ordering::Relaxed);
+        Err(refusal)
     }
 
     fn find(&self, sni: Option<&str>) -> Result<Arc<TlsIdentity>, Refusal> {
@@ -213,15 +222,8 @@ impl Hello {
         })
     }
 
-    /// Puts the decision onto the connection. The inner outcome is the client's fault, the outer
-    /// one OpenSSL's.
-    fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<Result<(), Refusal>, ErrorStack> {
-        // After a HelloRetryRequest the client says hello again; it must not change its name.
-        if let Some(first) = ssl.ex_data(self.chosen)
-            && first.sni != chosen.sni
-        {
-            return Ok(Err(SslAlert::ILLEGAL_PARAMETER));
-        }
+    /// Puts the decision onto the connection.
+    fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
         let policy = &chosen.identity.policy;
         set_protocols(ssl, policy.protocols())?;
         let fallback = self.options.fallback_sni.as_deref();
@@ -231,7 +233,7 @@ impl Hello {
             client.require(ssl)?;
         }
         ssl.set_ex_data(self.chosen, chosen);
-        Ok(Ok(()))
+        Ok(())
     }
 }
 

@@ -5,14 +5,19 @@
 //! Pingora allows a TLS handshake 60 seconds, a constant that cannot be changed. A client that
 //! sends nothing is closed after `client_header_timeout` here; one that drips its handshake stays
 //! up to the 60 seconds, and counts against the connection limit from its first moment.
+//!
+//! With HTTP/2 by prior knowledge allowed, Pingora reads 24 bytes before it decides; a request
+//! that is shorter (`GET / HTTP/1.0` alone) waits for more and ends at the header deadline.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use pingora_core::apps::ServerApp;
+use pingora_core::apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream, ServerApp};
 use pingora_core::listeners::PreTlsProcess;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::tls::ALPN;
 use pingora_core::protocols::{Peek, Shutdown, Stream};
@@ -65,7 +70,7 @@ pub struct Edge<A> {
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     async fn process_new(
         self: &Arc<Self>,
         mut stream: Stream,
@@ -79,24 +84,76 @@ impl<A: ServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
             Some(Open::enter(&self.drain, self.limits.max_connections)?)
         };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
-            return self.app.process_new(stream, shutdown).await;
+            return self.serve_http2(stream, shutdown).await;
         }
         let connection = async {
             if self.limits.h2c && !tls && begins_http2(&mut stream).await? {
                 header_deadline::lift();
+                return self.serve_http2(stream, shutdown).await;
             }
             self.app.process_new(stream, shutdown).await
         };
         let outcome = header_deadline::bounded(self.limits.header_deadline(), connection).await;
-        outcome.unwrap_or_else(|| {
-            let timeouts = &self.drain.counts().header_timeouts;
-            timeouts.fetch_add(1, Ordering::Relaxed);
-            None
-        })
+        outcome.unwrap_or_else(|| self.count_timeout())
     }
 
     async fn cleanup(&self) {
         self.app.cleanup().await;
+    }
+}
+
+impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
+    /// Serves an HTTP/2 connection, unless its first request takes too long. Later idleness is
+    /// for `HttpServerOptions::h2_idle_timeout` to bound.
+    async fn serve_http2(&self, stream: Stream, shutdown: &ShutdownWatch) -> Option<Stream> {
+        let connection = Arc::new(Http2 {
+            app: self.app.clone(),
+            requested: AtomicBool::new(false),
+        });
+        let first = self.limits.client_header_timeout;
+        let expired = async {
+            tokio::time::sleep(first).await;
+            if first.is_zero() || connection.requested.load(Ordering::Relaxed) {
+                std::future::pending().await
+            }
+        };
+        tokio::select! {
+            biased;
+            outcome = connection.process_new(stream, shutdown) => outcome,
+            () = expired => self.count_timeout(),
+        }
+    }
+
+    fn count_timeout<T>(&self) -> Option<T> {
+        let timeouts = &self.drain.counts().header_timeouts;
+        timeouts.fetch_add(1, Ordering::Relaxed);
+        None
+    }
+}
+
+/// One HTTP/2 connection. Its requests run in tasks of their own, which no task-local reaches.
+struct Http2<A> {
+    app: Arc<A>,
+    requested: AtomicBool,
+}
+
+#[async_trait]
+impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Http2<A> {
+    async fn process_new_http(
+        self: &Arc<Self>,
+        session: ServerSession,
+        shutdown: &ShutdownWatch,
+    ) -> Option<ReusedHttpStream> {
+        self.requested.store(true, Ordering::Relaxed);
+        self.app.process_new_http(session, shutdown).await
+    }
+
+    fn h2_options(&self) -> Option<H2Options> {
+        self.app.h2_options()
+    }
+
+    fn server_options(&self) -> Option<&HttpServerOptions> {
+        self.app.server_options()
     }
 }
 
@@ -195,7 +252,7 @@ pub struct EdgeService<A> {
     drain: Arc<Drain>,
 }
 
-impl<A: ServerApp + Send + Sync + 'static> EdgeService<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> EdgeService<A> {
     /// A service of this name without listeners yet.
     #[must_use]
     pub fn new(name: &str, app: A, limits: EdgeLimits, drain: Arc<Drain>) -> Self {
@@ -220,7 +277,7 @@ impl<A: ServerApp + Send + Sync + 'static> EdgeService<A> {
 }
 
 #[async_trait]
-impl<A: ServerApp + Send + Sync + 'static> PingoraService for EdgeService<A> {
+impl<A: HttpServerApp + Send + Sync + 'static> PingoraService for EdgeService<A> {
     async fn start_service(
         &mut self,
         fds: Option<ListenFds>,

@@ -127,3 +127,121 @@ async fn any_of(one: &mut Signal, two: &mut Signal, three: &mut Signal) {
 
 /// How long a successor may take from getting the sockets to accepting on them. As Pingora.
 const SUCCESSOR_START: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsRawFd;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Instant;
+
+    use pingora_core::server::Fds;
+    use rustix::process::{Signal as Raise, getpid, kill_process};
+
+    use super::*;
+
+    /// What [`Signals`] answers to a script of signals; one connection is open until `ends`.
+    async fn run(script: &[Raise], ends: Option<Duration>) -> (ShutdownSignal, usize, bool) {
+        // Listening twice is harmless, and before the first listener a signal would kill us.
+        let kinds = [
+            SignalKind::terminate(),
+            SignalKind::quit(),
+            SignalKind::interrupt(),
+            SignalKind::hangup(),
+            SignalKind::user_defined1(),
+        ];
+        let _held = kinds.map(|kind| signal(kind).expect("signals"));
+        let reactions = Arc::new(AtomicUsize::new(0));
+        let react = |by: usize| -> Reaction {
+            let reactions = reactions.clone();
+            Box::new(move || {
+                reactions.fetch_add(by, Ordering::Relaxed);
+            })
+        };
+        let drain = Arc::new(Drain::new());
+        assert!(drain.enter(0));
+        let signals = Signals {
+            drain: drain.clone(),
+            drain_timeout: Duration::from_secs(20),
+            upgrade_socket: None,
+            on_reload: react(1),
+            on_reopen: react(10),
+        };
+        let script = async {
+            for &raise in script {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                kill_process(getpid(), raise).expect("signal");
+            }
+            if let Some(ends) = ends {
+                tokio::time::sleep(ends).await;
+                drain.leave();
+            }
+        };
+        let (outcome, ()) = tokio::join!(signals.recv(), script);
+        let draining = drain.is_draining();
+        (outcome, reactions.load(Ordering::Relaxed), draining)
+    }
+
+    /// One test, since a signal reaches every listener of the process.
+    #[test]
+    fn each_signal_does_its_own() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("runtime");
+        runtime.block_on(async {
+            let script = [Raise::HUP, Raise::USR1, Raise::INT];
+            let (outcome, reactions, draining) = run(&script, None).await;
+            assert!(matches!(outcome, ShutdownSignal::FastShutdown));
+            assert_eq!((reactions, draining), (11, false));
+
+            for stop in [Raise::TERM, Raise::QUIT] {
+                let start = Instant::now();
+                let ends = Duration::from_millis(300);
+                let (outcome, _, draining) = run(&[stop], Some(ends)).await;
+                assert!(matches!(outcome, ShutdownSignal::GracefulTerminate));
+                assert!(draining);
+                assert!(
+                    start.elapsed() < Duration::from_secs(5),
+                    "ends with the connection"
+                );
+            }
+
+            let (outcome, _, _) = run(&[Raise::TERM, Raise::TERM], None).await;
+            assert!(matches!(outcome, ShutdownSignal::FastShutdown));
+        });
+    }
+
+    #[test]
+    fn a_successor_gets_the_listening_sockets_and_without_one_nothing_is_sent() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("upgrade.sock");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let addr = listener.local_addr().expect("bound");
+        let mut sockets = Fds::new();
+        sockets.add(addr.to_string(), listener.as_raw_fd());
+        let drain = Arc::new(Drain::new());
+        drain.listen_begins(Some(Arc::new(sockets.into())));
+        let signals = Signals {
+            drain,
+            drain_timeout: Duration::ZERO,
+            upgrade_socket: Some(path.clone()),
+            on_reload: Box::new(|| {}),
+            on_reopen: Box::new(|| {}),
+        };
+        let runtime = tokio::runtime::Runtime::new().expect("runtime");
+        assert!(!runtime.block_on(signals.hand_over()), "nobody waits");
+
+        let waits = path.clone();
+        let successor = std::thread::spawn(move || {
+            let mut sockets = Fds::new();
+            let path = waits.to_str().expect("ASCII");
+            sockets.get_from_sock(path).expect("sockets");
+            sockets.get(&addr.to_string()).is_some()
+        });
+        while !path.exists() {
+            std::thread::yield_now();
+        }
+        assert!(runtime.block_on(signals.hand_over()));
+        assert!(successor.join().expect("successor"));
+    }
+}

@@ -471,6 +471,20 @@ fn each_name_has_its_own_protocol_versions() {
 }
 
 #[test]
+fn a_hello_after_a_retry_request_changes_nothing() {
+    let ca = authority();
+    let server = Server::start(
+        &ca,
+        TlsOptions::default(),
+        vec![plain(&ca, "1", &["a.test"])],
+    );
+    // A share for the first group only, which the server does not speak.
+    let output = server.s_client(&["-servername", "a.test", "-groups", "P-521:P-256", "-msg"]);
+    assert_eq!(output.matches(", ClientHello").count(), 2, "{output}");
+    assert!(output.contains("ssl_id: \"1\""), "{output}");
+}
+
+#[test]
 fn a_name_with_client_certificates_asks_for_them_even_after_a_session_elsewhere() {
     let ca = authority();
     let clients = Authority::named("clients").expect("authority");

@@ -237,33 +237,37 @@ fn a_head_that_drips_is_cut_on_the_first_and_on_later_requests() {
 }
 
 #[test]
-fn a_slow_answer_and_http2_by_prior_knowledge_are_not_cut() {
+fn slow_answers_are_not_cut() {
     let server = Server::start(LIMITS);
     let mut slow = connect(server.plain);
     write!(slow, "GET /slow HTTP/1.1\r\nHost: a.test\r\n\r\n").expect("write");
-    let mut h2c = connect(server.plain);
-    h2c.write_all(HTTP2_PREFACE).expect("write");
-    h2c.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0])
-        .expect("settings");
-    let settings = h2c.read(&mut [0; 512]).expect("settings");
-    assert!(settings > 0);
-    let open = drip_nothing(&mut h2c, Duration::from_secs(3));
-    assert!(open, "the connection is still there");
-    server.release.notify_one();
+    let curl = std::process::Command::new("curl")
+        .args(["-sS", "--http2-prior-knowledge", "-w", "|%{http_version}"])
+        .arg(format!("http://{}/slow", server.plain))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("curl is installed");
+    // Past every deadline of both connections.
+    let pace = Some(Duration::from_secs(3));
+    slow.set_read_timeout(pace).expect("bound");
+    assert!(slow.read(&mut [0; 1]).is_err(), "no answer and no end");
+    server.release.notify_waiters();
     assert!(answer(&mut slow).contains("200 OK"));
+    let output = curl.wait_with_output().expect("curl ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ok|2");
 }
 
-/// Whether the other end keeps the connection for this long. What it sends is skipped.
-fn drip_nothing(stream: &mut TcpStream, time: Duration) -> bool {
-    let start = Instant::now();
-    let pace = Some(Duration::from_millis(50));
-    stream.set_read_timeout(pace).expect("bound");
-    while start.elapsed() < time {
-        if matches!(stream.read(&mut [0; 64]), Ok(0)) {
-            return false;
-        }
+#[test]
+fn http2_connections_without_a_request_are_cut() {
+    let server = Server::start(LIMITS);
+    for opening in [&HTTP2_PREFACE[..8], &HTTP2_PREFACE[..]] {
+        let mut silent = connect(server.plain);
+        silent.write_all(opening).expect("write");
+        let start = Instant::now();
+        // Its SETTINGS may come first.
+        drop(silent.read_to_end(&mut Vec::new()));
+        assert!(start.elapsed() < Duration::from_secs(3), "{opening:?}");
     }
-    true
 }
 
 #[test]
