@@ -26,10 +26,13 @@ pub use respond::Response;
 
 /// Every plugin, by priority. The proxy knows none of them by name.
 pub const ALL: &[&PluginDef] = &[
+    &traffic::request_id::DEF,
+    &traffic::mocking::DEF,
     &security::cors::DEF,
     &security::ip_restriction::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
+    &traffic::redirect::DEF,
 ];
 
 /// The plugin of that name.
