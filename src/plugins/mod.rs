@@ -33,6 +33,7 @@ pub const ALL: &[&PluginDef] = &[
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,
+    &transform::response_rewrite::DEF,
 ];
 
 /// The plugin of that name.
@@ -42,4 +43,21 @@ pub fn find(name: &str) -> Option<(usize, &'static PluginDef)> {
         .enumerate()
         .find(|(_, def)| def.name == name)
         .map(|(ordinal, def)| (ordinal, *def))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_listed_once_by_priority() {
+        assert!(
+            ALL.is_sorted_by(|a, b| a.priority > b.priority),
+            "higher runs first"
+        );
+        for def in ALL {
+            let (_, found) = find(def.name).expect("plugin is listed");
+            assert_eq!(found.priority, def.priority, "{} is listed once", def.name);
+        }
+    }
 }

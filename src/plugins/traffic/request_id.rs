@@ -240,10 +240,10 @@ mod tests {
 
     #[test]
     fn each_algorithm_makes_ids_of_its_shape() {
+        type Shape = fn(u8) -> bool;
         let word = |byte: u8| byte.is_ascii_alphanumeric();
         let hex = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-');
         let nano = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
-        type Shape = fn(u8) -> bool;
         let cases: [(serde_json::Value, usize, Shape); 7] = [
             (json!(null), 36, hex),
             (json!({"algorithm": "uuid"}), 36, hex),
