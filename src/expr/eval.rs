@@ -1,5 +1,6 @@
 //! Evaluates a parsed [`Expr`] for one request. Compares and looks up; never parses a pattern.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 
 use super::parse::{Expr, Node, Operand, Order, Test, text_number};
@@ -76,7 +77,7 @@ impl Order {
 
     /// Equality of two finite numbers, as Lua's `==` has it.
     fn same(left: f64, right: f64) -> bool {
-        left >= right && left <= right
+        left.partial_cmp(&right) == Some(Ordering::Equal)
     }
 }
 

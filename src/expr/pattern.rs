@@ -21,6 +21,10 @@ pub enum PatternError {
 
 /// How a pattern reads its input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "one per letter of nginx's options"
+)]
 pub struct Options {
     /// `i`: letters match in either case.
     pub ignore_case: bool,

@@ -58,13 +58,25 @@ const FRAMING: [HeaderName; 6] = [
 /// removed on the way to the upstream. `Connection` itself keeps what Pingora acts on.
 pub fn sanitize_request(request: &mut RequestHeader) {
     const ACTED_ON: [&str; 3] = ["close", "keep-alive", "upgrade"];
-    let acted_on = |token: &&str| ACTED_ON.iter().any(|known| token.eq_ignore_ascii_case(known));
+    let acted_on = |token: &&str| {
+        ACTED_ON
+            .iter()
+            .any(|known| token.eq_ignore_ascii_case(known))
+    };
     let values = request.headers.get_all(header::CONNECTION);
-    let tokens = || values.iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',').map(str::trim));
+    let tokens = || {
+        values
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(',').map(str::trim))
+    };
     if tokens().all(|token| acted_on(&token)) {
         return;
     }
-    let named: Vec<HeaderName> = tokens().filter(|token| !acted_on(token)).filter_map(|token| token.parse().ok()).collect();
+    let named: Vec<HeaderName> = tokens()
+        .filter(|token| !acted_on(token))
+        .filter_map(|token| token.parse().ok())
+        .collect();
     let kept: Vec<&str> = tokens().filter(acted_on).collect();
     let kept = HeaderValue::try_from(kept.join(", "));
     for name in named.iter().filter(|name| !FRAMING.contains(name)) {

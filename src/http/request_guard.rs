@@ -63,6 +63,22 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// Word for a metric's label.
+    #[must_use]
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::AmbiguousLength => "ambiguous_length",
+            Self::BareLineFeed => "bare_line_feed",
+            Self::MissingHost => "missing_host",
+            Self::RepeatedHost => "repeated_host",
+            Self::InvalidHost => "invalid_host",
+            Self::HostMismatch => "host_mismatch",
+            Self::TargetTooLong => "target_too_long",
+            Self::HeadTooLarge => "head_too_large",
+            Self::TooManyHeaders => "too_many_headers",
+        }
+    }
+
     /// The answer's status: 400, 414 or 431.
     #[must_use]
     pub const fn status(self) -> u16 {

@@ -18,29 +18,18 @@
 //!
 //! [`ShutdownSignalWatch::recv`]: pingora_core::server::ShutdownSignalWatch::recv
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pingora_core::server::{ListenFds, ShutdownWatch};
 use tokio::sync::{Notify, watch};
 
-/// How many connections there are and were. Counters only grow.
-#[derive(Debug, Default)]
-pub struct ConnectionCounts {
-    /// Open now, those in a TLS handshake included.
-    pub active: AtomicUsize,
-    /// Accepted since start.
-    pub accepted: AtomicU64,
-    /// Of these, the ones not refused for the limit.
-    pub handled: AtomicU64,
-    /// Closed because a request head took too long.
-    pub header_timeouts: AtomicU64,
-}
+use crate::telemetry::metrics::{ConnectionCounts, Connections};
 
 /// Counts connections and stops them in order.
 pub struct Drain {
-    counts: ConnectionCounts,
+    connections: Arc<Connections>,
     stop: watch::Sender<bool>,
     /// Never read, so that its clones see a stop that came before they were made.
     stopped: ShutdownWatch,
@@ -50,12 +39,12 @@ pub struct Drain {
 }
 
 impl Drain {
-    /// Nothing open, nothing stopped.
+    /// Nothing stopped yet; connections are counted in `connections`.
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(connections: Arc<Connections>) -> Self {
         let (stop, stopped) = watch::channel(false);
         Self {
-            counts: ConnectionCounts::default(),
+            connections,
             stop,
             stopped,
             listening: AtomicUsize::new(0),
@@ -67,7 +56,7 @@ impl Drain {
     /// The counts, for metrics.
     #[must_use]
     pub fn counts(&self) -> &ConnectionCounts {
-        &self.counts
+        &self.connections.counts
     }
 
     /// Whether [`Self::begin`] was called: readiness says no from then on.
@@ -97,7 +86,7 @@ impl Drain {
                 .await;
             // A connection accepted in the very last moment has a task that was not polled yet.
             tokio::time::sleep(SETTLE).await;
-            self.wait_until(|| self.counts.active.load(Ordering::Acquire) == 0)
+            self.wait_until(|| self.counts().active.load(Ordering::Acquire) == 0)
                 .await;
         };
         tokio::time::timeout(bound, idle).await.is_ok()
@@ -112,19 +101,19 @@ impl Drain {
     /// Counts a connection in, unless `limit` are open already (0: no limit).
     #[must_use]
     pub(super) fn enter(&self, limit: usize) -> bool {
-        let open = self.counts.active.fetch_add(1, Ordering::AcqRel);
-        self.counts.accepted.fetch_add(1, Ordering::AcqRel);
+        let open = self.counts().active.fetch_add(1, Ordering::AcqRel);
+        self.counts().accepted.fetch_add(1, Ordering::AcqRel);
         if limit > 0 && open >= limit {
             self.leave();
             return false;
         }
-        self.counts.handled.fetch_add(1, Ordering::Relaxed);
+        self.counts().handled.fetch_add(1, Ordering::Relaxed);
         true
     }
 
     /// Counts a connection out.
     pub(super) fn leave(&self) {
-        if self.counts.active.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.counts().active.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.changed.notify_waiters();
         }
     }
@@ -162,7 +151,7 @@ impl Drain {
 
 impl Default for Drain {
     fn default() -> Self {
-        Self::new()
+        Self::new(Arc::default())
     }
 }
 
@@ -174,7 +163,7 @@ mod tests {
 
     #[test]
     fn connections_beyond_the_limit_are_not_counted_in() {
-        let drain = Drain::new();
+        let drain = Drain::default();
         assert!(drain.enter(1));
         assert!(!drain.enter(1));
         drain.leave();
@@ -193,7 +182,7 @@ mod tests {
             .build()
             .expect("runtime");
         runtime.block_on(async {
-            let drain = Drain::new();
+            let drain = Drain::default();
             assert!(drain.enter(0));
             drain.begin();
             assert!(drain.is_draining() && *drain.watch().borrow());

@@ -30,12 +30,19 @@ pub(super) fn is_resendable(method: &Method) -> bool {
 }
 
 impl Gateway {
-    pub(super) fn next_peer(&self, session: &Session, exchange: &mut Exchange) -> Result<Box<HttpPeer>> {
+    pub(super) fn next_peer(
+        &self,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
         let missing = || Error::explain(ErrorType::InternalError, "no upstream was chosen");
         let upstream = exchange.upstream.clone().ok_or_else(missing)?;
         let Some(picked) = upstream.pick(&exchange.tried) else {
             let status = if exchange.tried.is_empty() { 503 } else { 502 };
-            return Err(Error::explain(ErrorType::HTTPStatus(status), "no usable node"));
+            return Err(Error::explain(
+                ErrorType::HTTPStatus(status),
+                "no usable node",
+            ));
         };
         let timeout = match exchange.route.as_ref().map(|route| &route.outcome) {
             Some(Outcome::Serve { timeout, .. }) => *timeout,
@@ -47,9 +54,9 @@ impl Gateway {
             Some(host) => host.to_str().ok(),
             None => received_host(session.req_header()),
         };
-        let peer = upstream
-            .peer(&picked, host, timeout)
-            .map_err(|error| Error::because(ErrorType::HTTPStatus(502), "upstream cannot be used", error))?;
+        let peer = upstream.peer(&picked, host, timeout).map_err(|error| {
+            Error::because(ErrorType::HTTPStatus(502), "upstream cannot be used", error)
+        })?;
         exchange.tried.push(picked.addr);
         exchange.state.upstream_scheme = Some(upstream.scheme_name());
         exchange.state.attempts.push(Attempt {
@@ -68,7 +75,11 @@ impl Gateway {
         if let Some(attempt) = exchange.state.attempts.last_mut()
             && attempt.status.is_none()
         {
-            attempt.status = Some(if rescue::is_timeout(error.etype()) { 504 } else { 502 });
+            attempt.status = Some(if rescue::is_timeout(error.etype()) {
+                504
+            } else {
+                502
+            });
             attempt.response_time = Some(now.saturating_duration_since(attempt.started));
         }
     }
@@ -116,25 +127,31 @@ impl Gateway {
         let state = &exchange.state;
         let forwarding = self.settings.forwarded.decide(state.peer.ip());
         let address = address_value(state.client.ip());
-        let list = if forwarding.append_for && upstream_request.headers.contains_key(&X_FORWARDED_FOR) {
-            let received = upstream_request.headers.get_all(&X_FORWARDED_FOR);
-            let received = received.iter().map(HeaderValue::as_bytes);
-            let list = client_addr::forwarded_for(received, forwarding, state.peer.ip());
-            HeaderValue::try_from(list).map_err(|_| Error::explain(ErrorType::HTTPStatus(400), "X-Forwarded-For is not valid"))?
-        } else if state.client.ip() == state.peer.ip() {
-            address.clone()
-        } else {
-            address_value(state.peer.ip())
-        };
+        let list =
+            if forwarding.append_for && upstream_request.headers.contains_key(&X_FORWARDED_FOR) {
+                let received = upstream_request.headers.get_all(&X_FORWARDED_FOR);
+                let received = received.iter().map(HeaderValue::as_bytes);
+                let list = client_addr::forwarded_for(received, forwarding, state.peer.ip());
+                HeaderValue::try_from(list).map_err(|_| {
+                    Error::explain(ErrorType::HTTPStatus(400), "X-Forwarded-For is not valid")
+                })?
+            } else if state.client.ip() == state.peer.ip() {
+                address.clone()
+            } else {
+                address_value(state.peer.ip())
+            };
         upstream_request.insert_header(X_REAL_IP, address)?;
         upstream_request.insert_header(X_FORWARDED_FOR, list)?;
-        let overwrite = |head: &RequestHeader, name: &HeaderName| !(forwarding.keep_origin && head.headers.contains_key(name));
+        let overwrite = |head: &RequestHeader, name: &HeaderName| {
+            !(forwarding.keep_origin && head.headers.contains_key(name))
+        };
         if overwrite(upstream_request, &X_FORWARDED_PROTO) {
             let scheme = if state.tls.is_some() { "https" } else { "http" };
             upstream_request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
         }
         if overwrite(upstream_request, &X_FORWARDED_HOST)
-            && let Some(host) = received_host(session.req_header()).and_then(|host| HeaderValue::from_str(host).ok())
+            && let Some(host) = received_host(session.req_header())
+                .and_then(|host| HeaderValue::from_str(host).ok())
         {
             upstream_request.insert_header(X_FORWARDED_HOST, host)?;
         }
@@ -171,7 +188,10 @@ impl Gateway {
         if status >= 500 || self.settings.show_upstream_status {
             response.insert_header(UPSTREAM_STATUS, upstream_statuses(exchange))?;
         }
-        let mut req = RequestCtx { head: session.req_header_mut(), state: &mut exchange.state };
+        let mut req = RequestCtx {
+            head: session.req_header_mut(),
+            state: &mut exchange.state,
+        };
         exchange.scopes.header_filter(&mut req, response);
         exchange.state.status = response.status.as_u16();
         Ok(())

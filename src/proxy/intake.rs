@@ -24,10 +24,15 @@ impl Gateway {
         ctx.in_flight = Some(self.settings.metrics.connections().begin_request());
         self.bound_times(session);
         let Some(snapshot) = self.cell.current() else {
-            return Err(Error::explain(ErrorType::HTTPStatus(404), "no configuration is loaded yet"));
+            return Err(Error::explain(
+                ErrorType::HTTPStatus(404),
+                "no configuration is loaded yet",
+            ));
         };
         let state = self.state(session, &snapshot);
-        let exchange = ctx.exchange.insert(Box::new(Exchange::new(snapshot, state, &self.no_plugins)));
+        let exchange =
+            ctx.exchange
+                .insert(Box::new(Exchange::new(snapshot, state, &self.no_plugins)));
 
         self.guard(session)?;
         hop_by_hop::sanitize_request(session.req_header_mut());
@@ -46,7 +51,9 @@ impl Gateway {
 
     fn guard(&self, session: &Session) -> Result<()> {
         let rules = &self.settings.guard;
-        let raw = session.as_http1().map(|http1| http1.get_headers_raw_bytes());
+        let raw = session
+            .as_http1()
+            .map(|http1| http1.get_headers_raw_bytes());
         raw.map_or(Ok(()), |raw| request_guard::check_raw(&raw, rules))
             .and_then(|()| request_guard::check(session.req_header(), rules))
             .map_err(|refusal| self.refusal(refusal))
@@ -58,7 +65,8 @@ impl Gateway {
     }
 
     fn state(&self, session: &Session, snapshot: &crate::snapshot::Snapshot) -> RequestState {
-        let address = |address: &pingora_core::protocols::l4::socket::SocketAddr| address.as_inet().copied();
+        let address =
+            |address: &pingora_core::protocols::l4::socket::SocketAddr| address.as_inet().copied();
         // A Unix socket has no address; it counts as local.
         let nowhere = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
         let peer = session.client_addr().and_then(address).unwrap_or(nowhere);
@@ -69,10 +77,21 @@ impl Gateway {
         state.tls = session
             .digest()
             .and_then(|digest| digest.ssl_digest.as_ref())
-            .map(|digest| Arc::new(digest.extension.get::<TlsInfo>().cloned().unwrap_or_default()));
+            .map(|digest| {
+                Arc::new(
+                    digest
+                        .extension
+                        .get::<TlsInfo>()
+                        .cloned()
+                        .unwrap_or_default(),
+                )
+            });
         if let Some(field) = self.settings.client_addr.field() {
             let values = session.req_header().headers.get_all(field);
-            state.client = self.settings.client_addr.resolve(peer, values.iter().map(http::HeaderValue::as_bytes));
+            state.client = self
+                .settings
+                .client_addr
+                .resolve(peer, values.iter().map(http::HeaderValue::as_bytes));
         }
         state
     }
@@ -116,7 +135,10 @@ impl Gateway {
         let declared = head.headers.get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         if limit > 0 && declared.is_some_and(|declared| declared > limit) {
-            return Err(Error::explain(ErrorType::HTTPStatus(413), "request body is over the limit"));
+            return Err(Error::explain(
+                ErrorType::HTTPStatus(413),
+                "request body is over the limit",
+            ));
         }
         Ok(())
     }
@@ -124,7 +146,10 @@ impl Gateway {
     pub(super) fn find_route(&self, session: &mut Session, exchange: &mut Exchange) {
         let snapshot = Arc::clone(&exchange.snapshot);
         let found = {
-            let req = RequestCtx { head: session.req_header_mut(), state: &mut exchange.state };
+            let req = RequestCtx {
+                head: session.req_header_mut(),
+                state: &mut exchange.state,
+            };
             let host = req.host_and_port().unwrap_or_default();
             let query = RouteQuery {
                 host,
@@ -134,7 +159,10 @@ impl Gateway {
                 vars: &req,
             };
             snapshot.router.find(&query).map(|found| {
-                let params = found.params.iter().map(|(name, value)| (Arc::clone(name), (*value).to_owned()));
+                let params = found
+                    .params
+                    .iter()
+                    .map(|(name, value)| (Arc::clone(name), (*value).to_owned()));
                 (
                     Arc::clone(found.value),
                     Arc::clone(found.uri_pattern),
@@ -163,6 +191,9 @@ impl Gateway {
         if let Err(error) = respond::bare(session, &response, &self.settings.server).await {
             log::debug!("could not answer {status}: {error}");
         }
-        FailToProxy { error_code: status, can_reuse_downstream: false }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
     }
 }

@@ -12,6 +12,7 @@ mod record;
 mod rescue;
 mod respond;
 mod settings;
+pub mod signals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -45,7 +46,12 @@ impl Gateway {
     /// A gateway over the snapshots that `cell` will hold.
     #[must_use]
     pub fn new(cell: Arc<SnapshotCell>, clock: Arc<dyn Clock>, settings: ProxySettings) -> Self {
-        Self { cell, clock, settings, no_plugins: Arc::new(Chain::default()) }
+        Self {
+            cell,
+            clock,
+            settings,
+            no_plugins: Arc::new(Chain::default()),
+        }
     }
 
     /// Rewrite and access of all scopes, then the choice of an upstream. `Some` ends the request.
@@ -57,13 +63,20 @@ impl Gateway {
         let route = exchange.route.clone();
         if let Some(Outcome::Serve { chain, .. }) = route.as_ref().map(|route| &route.outcome) {
             exchange.scopes.route = Arc::clone(chain);
-        } else if let Some(Outcome::Refuse { status: 503 }) = route.as_ref().map(|route| &route.outcome) {
+        } else if let Some(Outcome::Refuse { status: 503 }) =
+            route.as_ref().map(|route| &route.outcome)
+        {
             return Some(Response::status(503));
         }
         if let Some(response) = run_request_phases(session, exchange).await {
             return Some(response);
         }
-        let Some(Outcome::Serve { upstream, websocket, .. }) = route.as_ref().map(|route| &route.outcome) else {
+        let Some(Outcome::Serve {
+            upstream,
+            websocket,
+            ..
+        }) = route.as_ref().map(|route| &route.outcome)
+        else {
             return Some(Response::error_msg(404, "404 Route Not Found"));
         };
         match upstream {
@@ -76,13 +89,21 @@ impl Gateway {
             let head = session.req_header_mut();
             head.remove_header(&header::UPGRADE);
         }
-        let mut req = RequestCtx { head: session.req_header_mut(), state: &mut exchange.state };
+        let mut req = RequestCtx {
+            head: session.req_header_mut(),
+            state: &mut exchange.state,
+        };
         exchange.scopes.before_proxy(&mut req);
         exchange.filters_body = exchange.scopes.filters_body();
         None
     }
 
-    async fn answer(&self, session: &mut Session, exchange: &mut Exchange, response: Response) -> Result<()> {
+    async fn answer(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        response: Response,
+    ) -> Result<()> {
         exchange.state.source = respond::source_of(&response);
         respond::answer(session, exchange, response, &self.settings.server).await
     }
@@ -90,7 +111,10 @@ impl Gateway {
 
 /// `spec/00` §7.1, steps 5–7.
 async fn run_request_phases(session: &mut Session, exchange: &mut Exchange) -> Option<Response> {
-    let mut req = RequestCtx { head: session.req_header_mut(), state: &mut exchange.state };
+    let mut req = RequestCtx {
+        head: session.req_header_mut(),
+        state: &mut exchange.state,
+    };
     if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
         return Some(*response);
     }
@@ -169,7 +193,10 @@ impl ProxyHttp for Gateway {
         exchange.body_received += body.as_ref().map_or(0, |body| body.len() as u64);
         let limit = self.settings.max_body_bytes;
         if limit > 0 && exchange.body_received > limit {
-            return Err(Error::explain(ErrorType::HTTPStatus(413), "request body is over the limit"));
+            return Err(Error::explain(
+                ErrorType::HTTPStatus(413),
+                "request body is over the limit",
+            ));
         }
         Ok(())
     }
@@ -195,7 +222,10 @@ impl ProxyHttp for Gateway {
             return Ok(None);
         };
         if exchange.filters_body && !session.was_upgraded() {
-            let mut req = RequestCtx { head: session.req_header_mut(), state: &mut exchange.state };
+            let mut req = RequestCtx {
+                head: session.req_header_mut(),
+                state: &mut exchange.state,
+            };
             exchange.scopes.body_filter(&mut req, body, end);
         }
         exchange.state.body_bytes_sent += body.as_ref().map_or(0, |body| body.len() as u64);
@@ -236,7 +266,8 @@ impl ProxyHttp for Gateway {
             if !again {
                 error.set_retry(false);
             } else if *error.esource() == pingora_error::ErrorSource::Upstream {
-                let reused = matches!(error.retry, pingora_error::RetryType::ReusedOnly) && client_reused;
+                let reused =
+                    matches!(error.retry, pingora_error::RetryType::ReusedOnly) && client_reused;
                 error.set_retry(reused || self.may_try_again(exchange));
             } else {
                 error.retry.decide_reuse(client_reused);
@@ -245,7 +276,12 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Ctx) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
         let status = rescue::status_of(error);
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return self.refuse_unread(session, status).await;
@@ -255,11 +291,16 @@ impl ProxyHttp for Gateway {
             exchange.state.source = Source::Core;
             session.set_keepalive(None);
             let response = Response::status(status);
-            if let Err(error) = respond::answer(session, exchange, response, &self.settings.server).await {
+            if let Err(error) =
+                respond::answer(session, exchange, response, &self.settings.server).await
+            {
                 log::debug!("could not answer {status}: {error}");
             }
         }
-        FailToProxy { error_code: status, can_reuse_downstream: false }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {

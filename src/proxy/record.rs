@@ -3,8 +3,8 @@
 use pingora_error::{Error, ErrorSource};
 use pingora_proxy::Session;
 
-use super::{Gateway, listener};
 use super::ctx::Ctx;
+use super::{Gateway, listener};
 use crate::plugins::RequestCtx;
 
 impl Gateway {
@@ -25,10 +25,17 @@ impl Gateway {
         }
         state.bytes_received = head_bytes(session) + exchange.body_received;
         state.bytes_sent = session.body_bytes_sent() as u64 + sent_head_bytes(session);
-        let req = RequestCtx { head: session.req_header_mut(), state };
+        let req = RequestCtx {
+            head: session.req_header_mut(),
+            state,
+        };
         exchange.scopes.log(&req);
         if let Some(access_log) = &self.settings.access_log {
-            let redacted = req.state.route.as_ref().map_or(&[][..], |route| &route.redacted_args);
+            let redacted = req
+                .state
+                .route
+                .as_ref()
+                .map_or(&[][..], |route| &route.redacted_args);
             access_log.record(&req, redacted, self.clock.wall());
         }
         listener::request_done();
@@ -40,7 +47,9 @@ fn log_error(session: &Session, error: &Error) {
     let method = &session.req_header().method;
     match error.esource() {
         ErrorSource::Downstream => log::debug!("request failed: {method} error=\"{error}\""),
-        ErrorSource::Internal | ErrorSource::Unset if !matches!(error.etype(), pingora_error::ErrorType::HTTPStatus(_)) => {
+        ErrorSource::Internal | ErrorSource::Unset
+            if !matches!(error.etype(), pingora_error::ErrorType::HTTPStatus(_)) =>
+        {
             log::error!("request failed: {method} error=\"{error}\"");
         }
         _ => log::warn!("request failed: {method} error=\"{error}\""),
@@ -58,9 +67,14 @@ fn head_bytes(session: &Session) -> u64 {
 
 fn sent_head_bytes(session: &Session) -> u64 {
     // Status line and the empty line.
-    session.response_written().map_or(0, |head| fields_bytes(&head.headers) + 19)
+    session
+        .response_written()
+        .map_or(0, |head| fields_bytes(&head.headers) + 19)
 }
 
 fn fields_bytes(fields: &http::HeaderMap) -> u64 {
-    fields.iter().map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64).sum()
+    fields
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64)
+        .sum()
 }

@@ -11,7 +11,10 @@ pub fn status_of(error: &Error) -> u16 {
         (ErrorSource::Upstream, _) => 502,
         (
             ErrorSource::Downstream,
-            ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed | ErrorType::WriteTimedout,
+            ErrorType::ReadError
+            | ErrorType::WriteError
+            | ErrorType::ConnectionClosed
+            | ErrorType::WriteTimedout,
         ) => 0,
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => 408,
         (ErrorSource::Downstream, _) => 400,

@@ -27,7 +27,10 @@ pub async fn answer(
     let (mut head, mut body) = head_and_body(&response, server)?;
     let head_only = session.req_header().method == http::Method::HEAD || bodiless(response.status);
     {
-        let mut req = RequestCtx { head: session.req_header_mut(), state: &mut exchange.state };
+        let mut req = RequestCtx {
+            head: session.req_header_mut(),
+            state: &mut exchange.state,
+        };
         exchange.scopes.header_filter(&mut req, &mut head);
         if exchange.scopes.filters_body() {
             exchange.scopes.body_filter(&mut req, &mut body, true);
@@ -57,14 +60,19 @@ pub async fn bare(session: &mut Session, response: &Response, server: &HeaderVal
     let (mut head, body) = head_and_body(response, server)?;
     let body = body.unwrap_or_default();
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
-    session.write_response_header(Box::new(head), body.is_empty()).await?;
+    session
+        .write_response_header(Box::new(head), body.is_empty())
+        .await?;
     if !body.is_empty() {
         session.write_response_body(Some(body), true).await?;
     }
     Ok(())
 }
 
-fn head_and_body(response: &Response, server: &HeaderValue) -> Result<(ResponseHeader, Option<Bytes>)> {
+fn head_and_body(
+    response: &Response,
+    server: &HeaderValue,
+) -> Result<(ResponseHeader, Option<Bytes>)> {
     let mut head = ResponseHeader::build(response.status, Some(response.headers.len() + 4))?;
     head.insert_header(header::SERVER, server.clone())?;
     for (name, value) in &response.headers {
@@ -101,5 +109,9 @@ pub fn page(status: u16) -> Bytes {
 /// Marks who made the answer.
 pub const fn source_of(response: &Response) -> Source {
     // A status without a body is the server core's page in APISIX.
-    if response.body.is_some() { Source::Gateway } else { Source::Core }
+    if response.body.is_some() {
+        Source::Gateway
+    } else {
+        Source::Core
+    }
 }

@@ -157,7 +157,7 @@ mod tests {
                 reactions.fetch_add(by, Ordering::Relaxed);
             })
         };
-        let drain = Arc::new(Drain::new());
+        let drain = Arc::new(Drain::default());
         assert!(drain.enter(0));
         let signals = Signals {
             drain: drain.clone(),
@@ -219,7 +219,7 @@ mod tests {
         let addr = listener.local_addr().expect("bound");
         let mut sockets = Fds::new();
         sockets.add(addr.to_string(), listener.as_raw_fd());
-        let drain = Arc::new(Drain::new());
+        let drain = Arc::new(Drain::default());
         drain.listen_begins(Some(Arc::new(sockets.into())));
         let signals = Signals {
             drain,

@@ -15,8 +15,8 @@ use crate::config::Documents;
 use crate::config::source::{LoadError, Source};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{ManagerSpec, Secrets, View};
-use crate::snapshot::compile::{self, CompileEnv};
 use crate::snapshot::Snapshot;
+use crate::snapshot::compile::{self, CompileEnv};
 
 pub use publish::SnapshotCell;
 pub use status::{ReloadResult, Status, StatusReport};
@@ -56,7 +56,16 @@ impl Reload {
     ) -> Self {
         let clock = Arc::clone(&env.clock);
         let documents = Arc::new(documents);
-        Self { source, secrets, env, cell, status, clock, load_wait, documents }
+        Self {
+            source,
+            secrets,
+            env,
+            cell,
+            status,
+            clock,
+            load_wait,
+            documents,
+        }
     }
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
@@ -66,7 +75,11 @@ impl Reload {
     }
 
     /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
-    pub async fn run(&mut self, mut look_again: mpsc::Receiver<()>, mut shutdown: watch::Receiver<bool>) {
+    pub async fn run(
+        &mut self,
+        mut look_again: mpsc::Receiver<()>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
         let mut secrets = self.secrets.changed();
         // The first snapshot may have been made before something changed that this receiver saw.
         secrets.mark_changed();
@@ -109,24 +122,40 @@ impl Reload {
 
     async fn publish(&self, view: &View, trigger: Trigger) {
         let previous = self.cell.current();
-        let snapshot = compile::compile(&self.documents, view, previous.as_deref(), &self.env, self.clock.wall());
+        let snapshot = compile::compile(
+            &self.documents,
+            view,
+            previous.as_deref(),
+            &self.env,
+            self.clock.wall(),
+        );
         report(&snapshot, previous.as_deref());
         self.env.resolver.settle(self.load_wait).await;
-        let unresolved = snapshot.diagnostics.iter().filter(|d| d.code == "unresolved-reference").count();
+        let unresolved = snapshot
+            .diagnostics
+            .iter()
+            .filter(|d| d.code == "unresolved-reference")
+            .count();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
         drop(previous);
         self.env.kept.sweep();
         self.status.unresolved(unresolved);
-        self.status.accepted(self.clock.wall(), trigger == Trigger::Source);
+        self.status
+            .accepted(self.clock.wall(), trigger == Trigger::Source);
         log::info!("configuration in force: revision={revision} trigger={trigger:?}");
     }
 }
 
 /// Makes the documents' references the ones in use and waits for their values.
-async fn ensure(documents: &Documents, secrets: &Secrets, wait: Duration) -> View {
+async fn ensure(documents: &Documents, secrets: &Arc<Secrets>, wait: Duration) -> View {
     for problem in secrets.configure(&managers(documents)) {
-        log::error!("secrets/{} {}: {}", problem.id, problem.field, problem.message);
+        log::error!(
+            "secrets/{} {}: {}",
+            problem.id,
+            problem.field,
+            problem.message
+        );
     }
     let references: BTreeSet<Arc<str>> = compile::references(documents).into_keys().collect();
     secrets.ensure(&references, wait).await
@@ -150,7 +179,11 @@ pub fn managers(documents: &Documents) -> Vec<ManagerSpec> {
 fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let known = previous.map_or(&[][..], |previous| &previous.diagnostics);
     let known: std::collections::HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
-    for diagnostic in snapshot.diagnostics.iter().filter(|diagnostic| !known.contains(&key(diagnostic))) {
+    for diagnostic in snapshot
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| !known.contains(&key(diagnostic)))
+    {
         match diagnostic.severity {
             Severity::Error => log::error!("{diagnostic}"),
             Severity::Warning => log::warn!("{diagnostic}"),

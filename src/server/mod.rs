@@ -20,15 +20,15 @@ use crate::admin::{self, MetricsApp, StatusApp};
 use crate::clock::{Clock, SystemClock};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
+use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::{RefusedHandshakes, TlsSetupError, tls_settings};
 use crate::proxy::listener::EdgeService;
 use crate::proxy::signals::Signals;
-use crate::proxy::Gateway;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
 use crate::telemetry::metrics::{MetricsConfig, MetricsConfigError};
-use crate::telemetry::{AccessLog, Logger, Metrics};
+use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
 
 pub use process::{PidFile, harden, pid_of};
@@ -65,20 +65,39 @@ pub enum ServerError {
 ///
 /// # Errors
 /// Something of the configuration cannot be used.
-pub fn run(bootstrap: &Bootstrap, resources: &Path, upgrade: bool, logger: &Logger) -> Result<(), ServerError> {
+pub fn run(
+    bootstrap: &Bootstrap,
+    resources: &Path,
+    upgrade: bool,
+    logger: &Logger,
+) -> Result<(), ServerError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let options = SourceOptions { max_bytes: bootstrap.claviger.max_resource_bytes, ..SourceOptions::default() };
+    let options = SourceOptions {
+        max_bytes: bootstrap.claviger.max_resource_bytes,
+        ..SourceOptions::default()
+    };
     // Watched before it is read, so that no change falls between.
     let watcher = Watcher::start(resources);
     let mut source = Source::new(resources, options);
     let documents = source.load()?;
 
-    let metrics_config = bootstrap.plugin_attr.find("prometheus").cloned().unwrap_or_default();
-    let metrics = Arc::new(Metrics::with_config(&MetricsConfig::parse(&metrics_config)?, Arc::clone(&clock)));
+    let metrics_config = bootstrap
+        .plugin_attr
+        .find("prometheus")
+        .cloned()
+        .unwrap_or_default();
+    let metrics = Arc::new(Metrics::with_config(
+        &MetricsConfig::parse(&metrics_config)?,
+        Arc::clone(&clock),
+    ));
     let access_log = settings::access_log(bootstrap)?;
     let env = Arc::new(settings::compile_env(bootstrap, &metrics, &clock)?);
     let observer = Arc::new(facts::FetchObserver::new(Arc::clone(&metrics)));
-    let secrets = Secrets::new(settings::secrets_settings(bootstrap)?, Arc::clone(&clock), observer);
+    let secrets = Secrets::new(
+        settings::secrets_settings(bootstrap)?,
+        Arc::clone(&clock),
+        observer,
+    );
     let cell = Arc::new(SnapshotCell::new());
     let status = Arc::new(Status::new());
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
@@ -94,7 +113,13 @@ pub fn run(bootstrap: &Bootstrap, resources: &Path, upgrade: bool, logger: &Logg
     let proxy_settings = settings::proxy_settings(bootstrap, &metrics, access_log.clone())?;
     let gateway = Gateway::new(Arc::clone(&cell), Arc::clone(&clock), proxy_settings);
 
-    let mut server = Server::new_with_opt_and_conf(Opt { upgrade, ..Opt::default() }, server_conf(bootstrap));
+    let mut server = Server::new_with_opt_and_conf(
+        Opt {
+            upgrade,
+            ..Opt::default()
+        },
+        server_conf(bootstrap),
+    );
     server.bootstrap();
     let conf = Arc::clone(&server.configuration);
     let (look_again, looks) = mpsc::channel(1);
@@ -104,10 +129,13 @@ pub fn run(bootstrap: &Bootstrap, resources: &Path, upgrade: bool, logger: &Logg
         cell: Arc::clone(&cell),
         status: Arc::clone(&status),
         secrets: Arc::clone(&secrets),
-        access_log: access_log.clone(),
         refused: Arc::clone(&refused),
         clock: Arc::clone(&clock),
     }));
+    if let Some(access_log) = &access_log {
+        metrics.register(Arc::new(access_log.clone()));
+    }
+    metrics.register(Arc::new(logger.clone()));
     let loader = server.add_service(background_service(
         "configuration",
         Loader {
@@ -121,10 +149,14 @@ pub fn run(bootstrap: &Bootstrap, resources: &Path, upgrade: bool, logger: &Logg
     server.add_service(edge).add_dependency(&loader);
     add_admin(&mut server, bootstrap, &metrics, &cell, &status, &drain);
 
-    let _pid_file = PidFile::write(&bootstrap.claviger.pid_file).map_err(|source| ServerError::Io {
-        what: format!("cannot write the pid file {}", bootstrap.claviger.pid_file.display()),
-        source,
-    })?;
+    let _pid_file =
+        PidFile::write(&bootstrap.claviger.pid_file).map_err(|source| ServerError::Io {
+            what: format!(
+                "cannot write the pid file {}",
+                bootstrap.claviger.pid_file.display()
+            ),
+            source,
+        })?;
     let reopen = logger.clone();
     let signals = Signals {
         drain,
@@ -138,7 +170,9 @@ pub fn run(bootstrap: &Bootstrap, resources: &Path, upgrade: bool, logger: &Logg
             }
         }),
     };
-    server.run(RunArgs { shutdown_signal: Box::new(signals) });
+    server.run(RunArgs {
+        shutdown_signal: Box::new(signals),
+    });
     Ok(())
 }
 
@@ -153,7 +187,11 @@ fn server_conf(bootstrap: &Bootstrap) -> ServerConf {
         // A global bound of Pingora's; `retries` of each upstream is the one that counts.
         max_retries: 256,
         upstream_keepalive_pool_size: bootstrap.nginx_config.http.upstream.keepalive as usize,
-        upgrade_sock: bootstrap.claviger.upgrade_sock.to_string_lossy().into_owned(),
+        upgrade_sock: bootstrap
+            .claviger
+            .upgrade_sock
+            .to_string_lossy()
+            .into_owned(),
         ca_file: settings::trusted_ca_file(bootstrap),
         ..ServerConf::default()
     }
@@ -172,22 +210,33 @@ fn edge(
     let mut proxy = pingora_proxy::http_proxy(conf, gateway);
     let mut options = HttpServerOptions::default();
     options.h2c = bootstrap.apisix.enable_http2;
-    options.keepalive_request_limit = Some(bootstrap.claviger.limits.keepalive_requests).filter(|limit| *limit > 0);
+    options.keepalive_request_limit =
+        Some(bootstrap.claviger.limits.keepalive_requests).filter(|limit| *limit > 0);
     options.h2_idle_timeout = Some(bootstrap.nginx_config.http.keepalive_timeout);
     proxy.server_options = Some(options);
     let limits = settings::edge_limits(bootstrap);
     let mut edge = EdgeService::new("proxy", proxy, limits, Arc::clone(drain));
     for address in bootstrap.http_listeners() {
         let options = settings::socket_options(bootstrap, address);
-        edge.service().add_tcp_with_settings(&address.to_string(), options);
+        edge.service()
+            .add_tcp_with_settings(&address.to_string(), options);
     }
     for address in bootstrap.https_listeners() {
         let names = Arc::clone(cell);
         let none = Arc::new(SniStore::default());
-        let names = move || names.current().map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names));
-        let tls = tls_settings(Arc::new(names), settings::tls_options(bootstrap), Arc::clone(&refused))?;
+        let names = move || {
+            names
+                .current()
+                .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
+        };
+        let tls = tls_settings(
+            Arc::new(names),
+            settings::tls_options(bootstrap),
+            Arc::clone(&refused),
+        )?;
         let options = settings::socket_options(bootstrap, address);
-        edge.service().add_tls_with_settings(&address.to_string(), Some(options), tls);
+        edge.service()
+            .add_tls_with_settings(&address.to_string(), Some(options), tls);
     }
     Ok(edge)
 }
@@ -206,7 +255,7 @@ fn add_admin(
     }
     if let Some(address) = bootstrap.apisix.status {
         let (cell, status, drain) = (Arc::clone(cell), Arc::clone(status), Arc::clone(drain));
-        let readiness = move || facts::readiness(&cell, &status, &drain);
+        let readiness = move || facts::obstacle(&cell, &status, &drain);
         let app = StatusApp::new(Arc::new(readiness));
         server.add_service(admin::service("status", &[address.to_string()], app));
     }
@@ -222,8 +271,16 @@ struct Loader {
 
 #[async_trait]
 impl BackgroundService for Loader {
-    async fn start_with_ready_notifier(&self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
-        let taken = self.reload.lock().unwrap_or_else(PoisonError::into_inner).take();
+    async fn start_with_ready_notifier(
+        &self,
+        shutdown: ShutdownWatch,
+        ready: ServiceReadyNotifier,
+    ) {
+        let taken = self
+            .reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let Some((mut reload, looks, watcher)) = taken else {
             return;
         };
@@ -240,7 +297,11 @@ impl BackgroundService for Loader {
 }
 
 /// Turns file events into looks; ends at shutdown.
-async fn tell(mut watcher: Watcher, look_again: mpsc::Sender<()>, mut shutdown: watch::Receiver<bool>) {
+async fn tell(
+    mut watcher: Watcher,
+    look_again: mpsc::Sender<()>,
+    mut shutdown: watch::Receiver<bool>,
+) {
     loop {
         tokio::select! {
             _ = shutdown.changed() => return,

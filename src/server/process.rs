@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
+};
 
 use crate::config::bootstrap::Bootstrap;
 
@@ -54,7 +56,10 @@ pub fn harden(bootstrap: &Bootstrap) {
         if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
             log::warn!("the process stays dumpable: {error}");
         }
-        let none = Rlimit { current: Some(0), maximum: Some(0) };
+        let none = Rlimit {
+            current: Some(0),
+            maximum: Some(0),
+        };
         if let Err(error) = setrlimit(Resource::Core, none) {
             log::warn!("core dumps stay possible: {error}");
         }
@@ -62,7 +67,10 @@ pub fn harden(bootstrap: &Bootstrap) {
     if let Some(wanted) = bootstrap.nginx_config.worker_rlimit_nofile {
         let now = getrlimit(Resource::Nofile);
         let reachable = now.maximum.map_or(wanted, |maximum| wanted.min(maximum));
-        let raised = Rlimit { current: Some(reachable), maximum: now.maximum };
+        let raised = Rlimit {
+            current: Some(reachable),
+            maximum: now.maximum,
+        };
         if now.current.is_some_and(|current| current < reachable)
             && let Err(error) = setrlimit(Resource::Nofile, raised)
         {

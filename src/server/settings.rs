@@ -67,7 +67,11 @@ pub enum SettingsError {
 ///
 /// # Errors
 /// A setting cannot be used.
-pub fn compile_env(bootstrap: &Bootstrap, metrics: &Arc<Metrics>, clock: &Arc<dyn Clock>) -> Result<CompileEnv, SettingsError> {
+pub fn compile_env(
+    bootstrap: &Bootstrap,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> Result<CompileEnv, SettingsError> {
     let apisix = &bootstrap.apisix;
     let upstream = &bootstrap.nginx_config.http.upstream;
     let resolver = ResolverConfigured {
@@ -85,7 +89,11 @@ pub fn compile_env(bootstrap: &Bootstrap, metrics: &Arc<Metrics>, clock: &Arc<dy
     Ok(CompileEnv {
         plugins,
         plugin_attr: bootstrap.plugin_attr.as_map().clone(),
-        https_ports: bootstrap.https_listeners().iter().map(SocketAddr::port).collect(),
+        https_ports: bootstrap
+            .https_listeners()
+            .iter()
+            .map(SocketAddr::port)
+            .collect(),
         router: match apisix.router_http {
             HttpRouter::HostUri => RouterMode::HostUri,
             HttpRouter::Uri => RouterMode::Uri,
@@ -162,7 +170,10 @@ pub fn logger(bootstrap: &Bootstrap, clock: Arc<dyn Clock>) -> Result<Logger, Se
         config.shape = Shape::Json;
     }
     Logger::start(config, clock).map_err(|source| ServerError::Io {
-        what: format!("cannot open the error log {}", bootstrap.nginx_config.error_log),
+        what: format!(
+            "cannot open the error log {}",
+            bootstrap.nginx_config.error_log
+        ),
         source,
     })
 }
@@ -178,7 +189,8 @@ pub(super) fn access_log(bootstrap: &Bootstrap) -> Result<Option<AccessLog>, Ser
     };
     let escape = Escape::parse(&http.access_log_format_escape).ok_or(word)?;
     let format = if bootstrap.claviger.log.access_json {
-        LogFormat::default_json()
+        LogFormat::object(&serde_json::from_str(ACCESS_JSON).unwrap_or_default())
+            .unwrap_or_else(|_| LogFormat::parse(&http.access_log_format, Escape::Json))
     } else {
         LogFormat::parse(&http.access_log_format, escape)
     };
@@ -214,11 +226,21 @@ pub(super) fn proxy_settings(
     let http = &bootstrap.nginx_config.http;
     let limits = &bootstrap.claviger.limits;
     let texts = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let client_addr = ClientAddr::build(&texts(&http.real_ip_from), &http.real_ip_header, http.real_ip_recursive)
-        .map_err(|source| SettingsError::ClientAddr { field: "nginx_config.http.real_ip_from", source })?;
+    let client_addr = ClientAddr::build(
+        &texts(&http.real_ip_from),
+        &http.real_ip_header,
+        http.real_ip_recursive,
+    )
+    .map_err(|source| SettingsError::ClientAddr {
+        field: "nginx_config.http.real_ip_from",
+        source,
+    })?;
     let trusted = apisix.trusted_addresses.as_deref().map(texts);
-    let forwarded = ForwardedPolicy::build(trusted.as_deref())
-        .map_err(|source| SettingsError::ClientAddr { field: "apisix.trusted_addresses", source })?;
+    let forwarded =
+        ForwardedPolicy::build(trusted.as_deref()).map_err(|source| SettingsError::ClientAddr {
+            field: "apisix.trusted_addresses",
+            source,
+        })?;
     let server = if apisix.enable_server_tokens {
         HeaderValue::from_static(concat!("Claviger/", env!("CARGO_PKG_VERSION")))
     } else {
@@ -302,16 +324,33 @@ pub(super) fn metrics_export(bootstrap: &Bootstrap) -> Option<(SocketAddr, Strin
     }
     impl Default for ExportAddr {
         fn default() -> Self {
-            Self { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 9091 }
+            Self {
+                ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port: 9091,
+            }
         }
     }
     let export = match bootstrap.plugin_attr.find("prometheus") {
         Some(attr) => Export::deserialize(attr).unwrap_or_else(|error| {
-            log::error!("plugin_attr.prometheus: {}", crate::diagnostic::without_values(&error.to_string()));
+            log::error!(
+                "plugin_attr.prometheus: {}",
+                crate::diagnostic::without_values(&error.to_string())
+            );
             Export::default()
         }),
         None => Export::default(),
     };
     let address = SocketAddr::new(export.export_addr.ip, export.export_addr.port);
-    export.enable_export_server.then_some((address, export.export_uri))
+    export
+        .enable_export_server
+        .then_some((address, export.export_uri))
 }
+
+/// `claviger.log.access_json`: the default line's facts as an object.
+const ACCESS_JSON: &str = r#"{
+    "time": "$time_iso8601", "client": "$remote_addr", "method": "$request_method", "host": "$http_host",
+    "uri": "$real_request_uri", "status": "$status", "bytes": "$body_bytes_sent", "request_time": "$request_time",
+    "upstream": "$upstream_addr", "upstream_status": "$upstream_status", "upstream_time": "$upstream_response_time",
+    "route": "$route_id", "consumer": "$consumer_name", "request_id": "$apisix_request_id",
+    "user_agent": "$http_user_agent", "referer": "$http_referer"
+}"#;

@@ -13,8 +13,8 @@ use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
-    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, Protocols, SniEntry, SniStore, TlsIdentity,
-    TlsPolicy, choose_pair,
+    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, Protocols, SniEntry, SniStore,
+    TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -43,7 +43,10 @@ impl SslUnit {
 pub fn references(config: &SslConfig, found: &mut BTreeSet<Arc<str>>) {
     let halves = config.pairs.iter().flat_map(|(cert, key)| [cert, key]);
     let ca = config.client.as_ref().map(|client| &client.ca);
-    for text in halves.chain(ca).filter(|text| Reference::is_reference(text)) {
+    for text in halves
+        .chain(ca)
+        .filter(|text| Reference::is_reference(text))
+    {
         found.insert(text.as_str().into());
     }
 }
@@ -69,11 +72,21 @@ pub fn compile(
         if let Some(client) = &config.client {
             substitute::stamp_text(&client.ca, run.view, &mut stamp);
         }
-        let (unit, _) = built.reuse_or_build(before.map(|b| &b.ssls), &item.id, stamp.finish(), |previous, diagnostics| {
-            let owner = format!("ssls/{}", item.id);
-            let mut scope = Scope { run, owner: &owner, place: &item.place, diagnostics };
-            ssl(item, previous, &mut scope)
-        });
+        let (unit, _) = built.reuse_or_build(
+            before.map(|b| &b.ssls),
+            &item.id,
+            stamp.finish(),
+            |previous, diagnostics| {
+                let owner = format!("ssls/{}", item.id);
+                let mut scope = Scope {
+                    run,
+                    owner: &owner,
+                    place: &item.place,
+                    diagnostics,
+                };
+                ssl(item, previous, &mut scope)
+            },
+        );
         let Some(identity) = unit.value.identity.as_ref().filter(|_| config.enabled) else {
             continue;
         };
@@ -83,7 +96,11 @@ pub fn compile(
             not_after: identity.not_after,
         });
         entries.push(SniEntry {
-            patterns: config.snis.iter().map(|name| name.as_str().into()).collect(),
+            patterns: config
+                .snis
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
             identity: Arc::clone(identity),
         });
     }
@@ -100,16 +117,27 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         .enumerate()
         .map(|(index, pair)| choose(index, pair, served(index), config, scope))
         .collect();
-    let identity = (config.kind == SslKind::Server).then(|| Arc::new(identity(item, &pairs, scope)));
+    let identity =
+        (config.kind == SslKind::Server).then(|| Arc::new(identity(item, &pairs, scope)));
     SslUnit { identity, pairs }
 }
 
-fn identity(item: &Item<SslConfig>, pairs: &[Option<Arc<CertifiedKey>>], scope: &mut Scope<'_>) -> TlsIdentity {
+fn identity(
+    item: &Item<SslConfig>,
+    pairs: &[Option<Arc<CertifiedKey>>],
+    scope: &mut Scope<'_>,
+) -> TlsIdentity {
     let config = &item.value;
     let id = Arc::clone(&item.id);
-    let names = if config.ssl_protocols.is_empty() { &scope.run.env.ssl_protocols } else { &config.ssl_protocols };
+    let names = if config.ssl_protocols.is_empty() {
+        &scope.run.env.ssl_protocols
+    } else {
+        &config.ssl_protocols
+    };
     let protocols = Protocols::parse(names.iter().map(String::as_str)).unwrap_or_default();
-    let refused = |reason: &str, id| TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0));
+    let refused = |reason: &str, id| {
+        TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0))
+    };
     let client = match client_auth(config, scope) {
         Ok(client) => client,
         Err(()) => return refused("client verification cannot be set up", id),
@@ -136,9 +164,11 @@ fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<C
             return Err(());
         }
     };
-    ca.and_then(|ca| ClientAuth::build(ca, client.depth).map_err(|_| "cannot be trusted as a CA".to_owned()))
-        .map(|auth| Some(Arc::new(auth)))
-        .map_err(|error| scope.error("certificate", "client.ca", &error))
+    ca.and_then(|ca| {
+        ClientAuth::build(ca, client.depth).map_err(|_| "cannot be trusted as a CA".to_owned())
+    })
+    .map(|auth| Some(Arc::new(auth)))
+    .map_err(|error| scope.error("certificate", "client.ca", &error))
 }
 
 fn choose(
@@ -164,9 +194,20 @@ fn choose(
     };
     // Literal halves are wrapped too: a key is a secret however it got here.
     let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));
-    let choice = choose_pair(Newest::Values { cert: &cert, key: &key }, served, scope.run.now);
+    let choice = choose_pair(
+        Newest::Values {
+            cert: &cert,
+            key: &key,
+        },
+        served,
+        scope.run.now,
+    );
     if let Some(finding) = &choice.finding {
-        let serves = if choice.serving.is_some() { "; the last good pair serves on" } else { "" };
+        let serves = if choice.serving.is_some() {
+            "; the last good pair serves on"
+        } else {
+            ""
+        };
         scope.error("certificate", &cert_field, &format!("{finding}{serves}"));
     }
     if let Some(pair) = &choice.serving {
@@ -187,7 +228,9 @@ pub fn client_pair(
     run: &Compilation<'_>,
 ) -> Result<Result<CertifiedKey, Missing>, String> {
     let item = documents.ssls.iter().find(|item| &*item.id == id);
-    let config = &item.ok_or_else(|| format!("ssl id [{id}] not exits"))?.value;
+    let config = &item
+        .ok_or_else(|| format!("ssl id [{id}] not exits"))?
+        .value;
     if config.kind != SslKind::Client {
         return Err("ssl type should be 'client'".to_owned());
     }

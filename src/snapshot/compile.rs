@@ -10,7 +10,9 @@ use serde_json::Value;
 use super::plugins::PluginSet;
 use super::substitute::{self, Missing};
 use super::unit::Units;
-use super::{CompiledRoute, ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams};
+use super::{
+    CompiledRoute, ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams,
+};
 use crate::clock::Clock;
 use crate::config::resource::{Item, KeepalivePoolConfig, PluginMap, PluginSetConfig};
 use crate::config::{Documents, Places};
@@ -103,7 +105,9 @@ impl Compilation<'_> {
     /// The plugin's metadata, values in place.
     #[must_use]
     pub fn metadata(&self, name: &str) -> &Value {
-        self.metadata.get(name).map_or(&Value::Null, |(_, json)| json.expose())
+        self.metadata
+            .get(name)
+            .map_or(&Value::Null, |(_, json)| json.expose())
     }
 
     /// Changes with the plugin's metadata and whether the plugin is enabled.
@@ -178,7 +182,8 @@ pub fn references(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
         }
     };
     let maps = |map: &PluginMap, found: &mut BTreeSet<Arc<str>>| {
-        map.values().for_each(|json| substitute::collect(json, found));
+        map.values()
+            .for_each(|json| substitute::collect(json, found));
     };
     for item in &documents.routes {
         maps(&item.value.plugins, &mut found);
@@ -240,16 +245,34 @@ pub fn compile(
         view,
         places: &documents.places,
         now,
-        plugins: documents.plugins.as_ref().map(|names| names.iter().cloned().collect()),
+        plugins: documents
+            .plugins
+            .as_ref()
+            .map(|names| names.iter().cloned().collect()),
         metadata: metadata(documents, view, env, &mut diagnostics),
     };
     let before = previous.map(|snapshot| &snapshot.units);
     let mut units = AllUnits::default();
 
     units.upstreams = upstreams::compile(documents, before, &run);
-    units.plugin_configs = sets("plugin_configs", &documents.plugin_configs, before.map(|b| &b.plugin_configs), &run);
-    units.consumer_groups = sets("consumer_groups", &documents.consumer_groups, before.map(|b| &b.consumer_groups), &run);
-    units.global_rules = sets("global_rules", &documents.global_rules, before.map(|b| &b.global_rules), &run);
+    units.plugin_configs = sets(
+        "plugin_configs",
+        &documents.plugin_configs,
+        before.map(|b| &b.plugin_configs),
+        &run,
+    );
+    units.consumer_groups = sets(
+        "consumer_groups",
+        &documents.consumer_groups,
+        before.map(|b| &b.consumer_groups),
+        &run,
+    );
+    units.global_rules = sets(
+        "global_rules",
+        &documents.global_rules,
+        before.map(|b| &b.global_rules),
+        &run,
+    );
     units.services = routes::services(documents, before, &units, &run);
     let consumers = consumers::compile(documents, previous, &mut units, &run, &mut diagnostics);
     let router = routes::compile(documents, before, &mut units, &run, &mut diagnostics);
@@ -262,7 +285,10 @@ pub fn compile(
         .flat_map(|unit| unit.value.plugins.values().cloned())
         .collect();
     let global_refused = !documents.refused_global_rules.is_empty()
-        || units.global_rules.iter().any(|(_, unit)| unit.value.refused);
+        || units
+            .global_rules
+            .iter()
+            .any(|(_, unit)| unit.value.refused);
 
     collect_diagnostics(&units, &mut diagnostics);
     Snapshot {
@@ -291,7 +317,12 @@ fn sets(
         let stamp = plugins::stamp(item.fingerprint, &item.value.plugins, run);
         units.reuse_or_build(before, &item.id, stamp, |_, diagnostics| {
             let owner = format!("{kind}/{}", item.id);
-            let mut scope = Scope { run, owner: &owner, place: &item.place, diagnostics };
+            let mut scope = Scope {
+                run,
+                owner: &owner,
+                place: &item.place,
+                diagnostics,
+            };
             plugins::build(&item.value.plugins, &mut scope)
         });
     }
@@ -347,30 +378,78 @@ fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
 }
 
 fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, ItemCount> {
-    let refused = |kind: &str| {
-        documents
-            .refused
-            .get(kind)
-            .copied()
-            .unwrap_or_default()
-    };
+    let refused = |kind: &str| documents.refused.get(kind).copied().unwrap_or_default();
     let count = |kind: &'static str, items: usize, built_refused: usize| {
         let parse_refused = refused(kind);
-        (kind, ItemCount { items: items + parse_refused, refused: parse_refused + built_refused })
+        (
+            kind,
+            ItemCount {
+                items: items + parse_refused,
+                refused: parse_refused + built_refused,
+            },
+        )
     };
     let refusing = |routes: &Units<Arc<CompiledRoute>>| {
-        routes.iter().filter(|(_, unit)| matches!(unit.value.outcome, super::Outcome::Refuse { .. })).count()
+        routes
+            .iter()
+            .filter(|(_, unit)| matches!(unit.value.outcome, super::Outcome::Refuse { .. }))
+            .count()
     };
-    let refused_sets = |sets: &Units<PluginSet>| sets.iter().filter(|(_, unit)| unit.value.refused).count();
+    let refused_sets =
+        |sets: &Units<PluginSet>| sets.iter().filter(|(_, unit)| unit.value.refused).count();
     HashMap::from([
         count("routes", documents.routes.len(), refusing(&units.routes)),
-        count("services", documents.services.len(), units.services.iter().filter(|(_, unit)| unit.value.plugins.refused).count()),
-        count("upstreams", documents.upstreams.len(), units.upstreams.iter().filter(|(_, unit)| !matches!(unit.value, super::UpstreamLink::Ready(_))).count()),
-        count("plugin_configs", documents.plugin_configs.len(), refused_sets(&units.plugin_configs)),
-        count("consumer_groups", documents.consumer_groups.len(), refused_sets(&units.consumer_groups)),
-        count("global_rules", documents.global_rules.len(), refused_sets(&units.global_rules)),
-        count("consumers", documents.consumers.len() + documents.credentials.len(), units.consumers.iter().filter(|(_, unit)| unit.value.refused).count()),
-        count("ssls", documents.ssls.len(), units.ssls.iter().filter(|(_, unit)| unit.value.refused()).count()),
+        count(
+            "services",
+            documents.services.len(),
+            units
+                .services
+                .iter()
+                .filter(|(_, unit)| unit.value.plugins.refused)
+                .count(),
+        ),
+        count(
+            "upstreams",
+            documents.upstreams.len(),
+            units
+                .upstreams
+                .iter()
+                .filter(|(_, unit)| !matches!(unit.value, super::UpstreamLink::Ready(_)))
+                .count(),
+        ),
+        count(
+            "plugin_configs",
+            documents.plugin_configs.len(),
+            refused_sets(&units.plugin_configs),
+        ),
+        count(
+            "consumer_groups",
+            documents.consumer_groups.len(),
+            refused_sets(&units.consumer_groups),
+        ),
+        count(
+            "global_rules",
+            documents.global_rules.len(),
+            refused_sets(&units.global_rules),
+        ),
+        count(
+            "consumers",
+            documents.consumers.len() + documents.credentials.len(),
+            units
+                .consumers
+                .iter()
+                .filter(|(_, unit)| unit.value.refused)
+                .count(),
+        ),
+        count(
+            "ssls",
+            documents.ssls.len(),
+            units
+                .ssls
+                .iter()
+                .filter(|(_, unit)| unit.value.refused())
+                .count(),
+        ),
         count("secrets", documents.secrets.len(), 0),
         count("plugin_metadata", documents.plugin_metadata.len(), 0),
     ])

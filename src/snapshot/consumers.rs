@@ -38,30 +38,42 @@ pub fn compile(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> Arc<Consumers> {
     let before = previous.map(|snapshot| &snapshot.units.consumers);
-    let mut built = super::unit::Units::with_capacity(documents.consumers.len() + documents.credentials.len());
+    let mut built =
+        super::unit::Units::with_capacity(documents.consumers.len() + documents.credentials.len());
     let mut all_reused = true;
     for item in &documents.consumers {
         let mut stamp = run.hasher();
         plugins::stamp(item.fingerprint, &item.value.plugins, run).hash(&mut stamp);
-        let group = item.value.group_id.as_deref().map(|id| (id, units.consumer_groups.get(id)));
+        let group = item
+            .value
+            .group_id
+            .as_deref()
+            .map(|id| (id, units.consumer_groups.get(id)));
         // A group's unit is a new object exactly when it was rebuilt.
-        group.map(|(_, unit)| unit.map(|unit| Arc::as_ptr(unit).addr())).hash(&mut stamp);
-        let (_, reused) = built.reuse_or_build(before, &item.id, stamp.finish(), |_, diagnostics| {
-            let group = group.map(|(id, unit)| (id, unit.map(|unit| &unit.value)));
-            consumer(item, group, run, diagnostics)
-        });
+        group
+            .map(|(_, unit)| unit.map(|unit| Arc::as_ptr(unit).addr()))
+            .hash(&mut stamp);
+        let (_, reused) =
+            built.reuse_or_build(before, &item.id, stamp.finish(), |_, diagnostics| {
+                let group = group.map(|(id, unit)| (id, unit.map(|unit| &unit.value)));
+                consumer(item, group, run, diagnostics)
+            });
         all_reused &= reused;
     }
     for item in &documents.credentials {
-        let Some(owner) = built.get(&item.value.username).map(|unit| Arc::clone(&unit.value.consumer)) else {
+        let Some(owner) = built
+            .get(&item.value.username)
+            .map(|unit| Arc::clone(&unit.value.consumer))
+        else {
             continue;
         };
         let mut stamp = run.hasher();
         plugins::stamp(item.fingerprint, &item.value.plugins, run).hash(&mut stamp);
         Arc::as_ptr(&owner).addr().hash(&mut stamp);
-        let (_, reused) = built.reuse_or_build(before, &item.id, stamp.finish(), |_, diagnostics| {
-            credential(item, owner, run, diagnostics)
-        });
+        let (_, reused) =
+            built.reuse_or_build(before, &item.id, stamp.finish(), |_, diagnostics| {
+                credential(item, owner, run, diagnostics)
+            });
         all_reused &= reused;
     }
     let unchanged = all_reused && before.is_some_and(|before| before.len() == built.len());
@@ -79,18 +91,29 @@ fn consumer(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> ConsumerUnit {
     let owner = format!("consumers/{}", item.id);
-    let mut scope = Scope { run, owner: &owner, place: &item.place, diagnostics };
+    let mut scope = Scope {
+        run,
+        owner: &owner,
+        place: &item.place,
+        diagnostics,
+    };
     let (set, credentials) = plugins::build_consumer(&item.value.plugins, &mut scope);
     let (group, group_plugins) = match group {
         None => (GroupLink::Alone, None),
-        Some((id, Some(group))) if !group.refused => (GroupLink::Member(id.into()), Some(&group.plugins)),
+        Some((id, Some(group))) if !group.refused => {
+            (GroupLink::Member(id.into()), Some(&group.plugins))
+        }
         Some((id, _)) => {
             scope.error("missing-group", "group_id", "this consumer group does not exist or is invalid; requests of this consumer answer 503");
             (GroupLink::Missing(id.into()), None)
         }
     };
     let mut merged: IndexMap<_, _> = group_plugins.cloned().unwrap_or_default();
-    merged.extend(set.plugins.iter().map(|(name, plugin)| (*name, Arc::clone(plugin))));
+    merged.extend(
+        set.plugins
+            .iter()
+            .map(|(name, plugin)| (*name, Arc::clone(plugin))),
+    );
     let chain = (!merged.is_empty()).then(|| {
         let plugins: Vec<_> = merged.into_values().collect();
         Arc::new(Chain::build(&plugins)) as Arc<dyn Any + Send + Sync>
@@ -100,7 +123,11 @@ fn consumer(
             username: Arc::clone(&item.id),
             plugins: chain,
             group,
-            custom_id: item.value.labels.get("custom_id").map(|id| id.as_str().into()),
+            custom_id: item
+                .value
+                .labels
+                .get("custom_id")
+                .map(|id| id.as_str().into()),
             labels: item.value.labels.clone(),
         }),
         credentials: credentials.into(),
@@ -116,7 +143,12 @@ fn credential(
     diagnostics: &mut Vec<Diagnostic>,
 ) -> ConsumerUnit {
     let owner = format!("consumers/{}", item.id);
-    let mut scope = Scope { run, owner: &owner, place: &item.place, diagnostics };
+    let mut scope = Scope {
+        run,
+        owner: &owner,
+        place: &item.place,
+        diagnostics,
+    };
     let (set, credentials) = plugins::build_consumer(&item.value.plugins, &mut scope);
     ConsumerUnit {
         consumer,
@@ -134,8 +166,16 @@ fn index(
 ) -> Consumers {
     let mut builders: HashMap<&'static str, IndexBuilder> = HashMap::new();
     let mut consumers = Consumers::default();
-    let ids = documents.consumers.iter().map(|item| (&item.id, &item.place));
-    let ids = ids.chain(documents.credentials.iter().map(|item| (&item.id, &item.place)));
+    let ids = documents
+        .consumers
+        .iter()
+        .map(|item| (&item.id, &item.place));
+    let ids = ids.chain(
+        documents
+            .credentials
+            .iter()
+            .map(|item| (&item.id, &item.place)),
+    );
     for (id, place) in ids {
         let Some(unit) = units.consumers.get(id).map(|unit| &unit.value) else {
             continue;
@@ -144,7 +184,10 @@ fn index(
             continue;
         }
         if unit.credential_id.is_none() {
-            consumers.by_name.insert(Arc::clone(&unit.consumer.username), Arc::clone(&unit.consumer));
+            consumers.by_name.insert(
+                Arc::clone(&unit.consumer.username),
+                Arc::clone(&unit.consumer),
+            );
         } else if !consumers.by_name.contains_key(&unit.consumer.username) {
             // Its consumer was refused.
             continue;
@@ -170,7 +213,10 @@ fn index(
             }
         }
     }
-    consumers.by_plugin = builders.into_iter().map(|(plugin, builder)| (plugin, builder.build())).collect();
+    consumers.by_plugin = builders
+        .into_iter()
+        .map(|(plugin, builder)| (plugin, builder.build()))
+        .collect();
     consumers
 }
 
@@ -179,6 +225,8 @@ fn duplicate(plugin: &str, earlier: &CredentialEntry) -> String {
     let owner = &earlier.consumer.username;
     match &earlier.credential_id {
         None => format!("duplicate key of plugin {plugin} found with consumer: {owner}"),
-        Some(id) => format!("duplicate key of plugin {plugin} found with credential: {id} of consumer: {owner}"),
+        Some(id) => format!(
+            "duplicate key of plugin {plugin} found with credential: {id} of consumer: {owner}"
+        ),
     }
 }

@@ -9,7 +9,9 @@ use serde_json::Value;
 use super::compile::{Compilation, Scope};
 use super::substitute;
 use crate::config::resource::PluginMap;
-use crate::plugins::{self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind};
+use crate::plugins::{
+    self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
+};
 use crate::secrets::View;
 
 /// The plugins of one route, service, plugin_config, group, global rule or consumer.
@@ -67,7 +69,8 @@ fn build_one(
 ) -> Result<(&'static PluginDef, Plugin, Vec<Box<str>>), ()> {
     let field = format!("plugins.{name}");
     let (ordinal, def) = known(name, &field, scope)?;
-    let meta = Meta::parse(json).map_err(|error| scope.error("plugin-config", &field, &failed(name, &error)))?;
+    let meta = Meta::parse(json)
+        .map_err(|error| scope.error("plugin-config", &field, &failed(name, &error)))?;
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }
@@ -78,7 +81,11 @@ fn build_one(
         {
             scope.warn("plugin-config", &at(&field, &error), &failed(name, &error));
         }
-        return Ok((def, Plugin::new(ordinal, def, meta, Hooks::default()), Vec::new()));
+        return Ok((
+            def,
+            Plugin::new(ordinal, def, meta, Hooks::default()),
+            Vec::new(),
+        ));
     }
     let values = match values(json, scope.run.view) {
         Ok(values) => values,
@@ -140,7 +147,11 @@ fn build_credential(
     scope: &mut Scope<'_>,
 ) -> Result<Option<BuiltCredential>, ()> {
     let Some(build) = def.credential else {
-        scope.error("plugin-config", field, "this plugin has no credentials for consumers");
+        scope.error(
+            "plugin-config",
+            field,
+            "this plugin has no credentials for consumers",
+        );
         return Err(());
     };
     if Meta::parse(json).is_ok_and(|meta| meta.disable) {
@@ -161,21 +172,37 @@ fn build_credential(
             data,
         })),
         Err(error) if substitute::has_references(json) => {
-            scope.error("secret-value", &at(field, &error), &failed(def.name, &error));
+            scope.error(
+                "secret-value",
+                &at(field, &error),
+                &failed(def.name, &error),
+            );
             Ok(None)
         }
         Err(error) => {
-            scope.error("plugin-config", &at(field, &error), &failed(def.name, &error));
+            scope.error(
+                "plugin-config",
+                &at(field, &error),
+                &failed(def.name, &error),
+            );
             Err(())
         }
     }
 }
 
-fn known(name: &str, field: &str, scope: &mut Scope<'_>) -> Result<(usize, &'static PluginDef), ()> {
+fn known(
+    name: &str,
+    field: &str,
+    scope: &mut Scope<'_>,
+) -> Result<(usize, &'static PluginDef), ()> {
     match plugins::find(name) {
         Some(found) if scope.run.plugin_enabled(name) => Ok(found),
         Some(_) => {
-            scope.error("unknown-plugin", field, &format!("unknown plugin [{name}]: it is not in the list of enabled plugins"));
+            scope.error(
+                "unknown-plugin",
+                field,
+                &format!("unknown plugin [{name}]: it is not in the list of enabled plugins"),
+            );
             Err(())
         }
         None => {
@@ -216,5 +243,9 @@ fn at(field: &str, error: &BuildError) -> String {
 }
 
 fn join(field: &str, inner: &str) -> String {
-    if inner.is_empty() { field.to_owned() } else { format!("{field}.{inner}") }
+    if inner.is_empty() {
+        field.to_owned()
+    } else {
+        format!("{field}.{inner}")
+    }
 }

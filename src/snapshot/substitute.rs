@@ -22,13 +22,18 @@ pub fn collect(json: &Value, found: &mut BTreeSet<Arc<str>>) {
 /// Adds the versions of all references in `json` to `stamp`, so that two stamps are equal exactly
 /// when content and secret values are.
 pub fn stamp(json: &Value, view: &View, stamp: &mut impl Hasher) {
-    visit(json, &mut String::new(), &mut |_, reference| stamp_text(reference, view, stamp));
+    visit(json, &mut String::new(), &mut |_, reference| {
+        stamp_text(reference, view, stamp)
+    });
 }
 
 /// The same for one string that may be a reference.
 pub fn stamp_text(text: &str, view: &View, stamp: &mut impl Hasher) {
     if Reference::is_reference(text) {
-        view.resolve(text).map(|resolved| resolved.version).ok().hash(stamp);
+        view.resolve(text)
+            .map(|resolved| resolved.version)
+            .ok()
+            .hash(stamp);
     }
 }
 
@@ -104,7 +109,11 @@ pub fn text<'a>(text: &'a str, field: &str, view: &'a View) -> Result<&'a [u8], 
     }
     match view.resolve(text) {
         Ok(Resolved { value, .. }) => Ok(value.expose()),
-        Err(why) => Err(Missing { field: field.to_owned(), reference: text.into(), why }),
+        Err(why) => Err(Missing {
+            field: field.to_owned(),
+            reference: text.into(),
+            why,
+        }),
     }
 }
 
@@ -132,8 +141,14 @@ fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Optio
             match self::text(text, path, view).map(std::str::from_utf8) {
                 Ok(Ok(value)) => *text = value.to_owned(),
                 Ok(Err(_)) => {
-                    let why = Unresolved { reason: "the value is not text".into() };
-                    *missing = Some(Missing { field: path.clone(), reference: text.as_str().into(), why });
+                    let why = Unresolved {
+                        reason: "the value is not text".into(),
+                    };
+                    *missing = Some(Missing {
+                        field: path.clone(),
+                        reference: text.as_str().into(),
+                        why,
+                    });
                 }
                 Err(refused) => *missing = Some(refused),
             }
@@ -189,10 +204,14 @@ mod tests {
                 value: Arc::new(Secret::from((*value).to_owned())),
                 version: 1,
             }),
-            None => Err(Unresolved { reason: "gone".into() }),
+            None => Err(Unresolved {
+                reason: "gone".into(),
+            }),
         };
-        let outcomes: HashMap<_, _> =
-            values.iter().map(|(name, value)| ((*name).into(), outcome(value))).collect();
+        let outcomes: HashMap<_, _> = values
+            .iter()
+            .map(|(name, value)| ((*name).into(), outcome(value)))
+            .collect();
         View::new(outcomes)
     }
 

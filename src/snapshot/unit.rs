@@ -30,7 +30,10 @@ impl<T> Units<T> {
     /// Room for `count` pieces.
     #[must_use]
     pub fn with_capacity(count: usize) -> Self {
-        Self(HashMap::with_capacity_and_hasher(count, ahash::RandomState::default()))
+        Self(HashMap::with_capacity_and_hasher(
+            count,
+            ahash::RandomState::default(),
+        ))
     }
 
     /// The piece of that id.
@@ -75,7 +78,11 @@ impl<T> Units<T> {
         let mut diagnostics = Vec::new();
         let value = build(before.map(|unit| &unit.value), &mut diagnostics);
         diagnostics.shrink_to_fit();
-        let unit = Arc::new(Unit { stamp, value, diagnostics });
+        let unit = Arc::new(Unit {
+            stamp,
+            value,
+            diagnostics,
+        });
         self.0.insert(Arc::clone(id), Arc::clone(&unit));
         (unit, false)
     }

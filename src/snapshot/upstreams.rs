@@ -17,7 +17,11 @@ use crate::upstream::{Upstream, UpstreamTls};
 
 /// References of an upstream.
 pub fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>>) {
-    for text in config.and_then(|config| config.tls.as_ref()).into_iter().flat_map(tls_texts) {
+    for text in config
+        .and_then(|config| config.tls.as_ref())
+        .into_iter()
+        .flat_map(tls_texts)
+    {
         if Reference::is_reference(text) {
             found.insert(text.into());
         }
@@ -25,14 +29,26 @@ pub fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>
 }
 
 fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = &str> {
-    [&tls.client_cert, &tls.client_key, &tls.ca_certs].into_iter().flatten().map(String::as_str)
+    [&tls.client_cert, &tls.client_key, &tls.ca_certs]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
 }
 
 /// What an inline upstream or a link to one stands for: changes with either.
-pub fn stamp(config: Option<&UpstreamConfig>, id: Option<&str>, units: &AllUnits, run: &Compilation<'_>) -> u64 {
+pub fn stamp(
+    config: Option<&UpstreamConfig>,
+    id: Option<&str>,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+) -> u64 {
     let mut stamp = run.hasher();
     if let Some(id) = id {
-        units.upstreams.get(id).map(|unit| Arc::as_ptr(unit).addr()).hash(&mut stamp);
+        units
+            .upstreams
+            .get(id)
+            .map(|unit| Arc::as_ptr(unit).addr())
+            .hash(&mut stamp);
     } else if let Some(tls) = config.and_then(|config| config.tls.as_ref()) {
         hash_tls(tls, run, &mut stamp);
     }
@@ -47,7 +63,11 @@ fn hash_tls(tls: &UpstreamTlsConfig, run: &Compilation<'_>, stamp: &mut impl Has
 }
 
 /// Builds the upstreams that changed.
-pub fn compile(documents: &Documents, before: Option<&AllUnits>, run: &Compilation<'_>) -> Units<UpstreamLink> {
+pub fn compile(
+    documents: &Documents,
+    before: Option<&AllUnits>,
+    run: &Compilation<'_>,
+) -> Units<UpstreamLink> {
     let mut built = Units::with_capacity(documents.upstreams.len());
     for item in &documents.upstreams {
         let mut stamp = run.hasher();
@@ -55,11 +75,21 @@ pub fn compile(documents: &Documents, before: Option<&AllUnits>, run: &Compilati
         if let Some(tls) = &item.value.tls {
             hash_tls(tls, run, &mut stamp);
         }
-        built.reuse_or_build(before.map(|b| &b.upstreams), &item.id, stamp.finish(), |_, diagnostics| {
-            let owner = format!("upstreams/{}", item.id);
-            let mut scope = Scope { run, owner: &owner, place: &item.place, diagnostics };
-            build(&item.value, "", &mut scope)
-        });
+        built.reuse_or_build(
+            before.map(|b| &b.upstreams),
+            &item.id,
+            stamp.finish(),
+            |_, diagnostics| {
+                let owner = format!("upstreams/{}", item.id);
+                let mut scope = Scope {
+                    run,
+                    owner: &owner,
+                    place: &item.place,
+                    diagnostics,
+                };
+                build(&item.value, "", &mut scope)
+            },
+        );
     }
     built
 }
@@ -74,7 +104,11 @@ pub fn link(
     match (id, config) {
         (Some(id), _) => units.upstreams.get(id).map_or_else(
             || {
-                scope.error("missing-upstream", "upstream_id", &format!("upstream {id} does not exist or is invalid; requests answer 502"));
+                scope.error(
+                    "missing-upstream",
+                    "upstream_id",
+                    &format!("upstream {id} does not exist or is invalid; requests answer 502"),
+                );
                 UpstreamLink::NotFound
             },
             |unit| unit.value.clone(),
@@ -85,15 +119,30 @@ pub fn link(
 }
 
 fn build(config: &UpstreamConfig, prefix: &str, scope: &mut Scope<'_>) -> UpstreamLink {
-    let tls = match config.tls.as_ref().map(|tls| material(tls, prefix, scope)).transpose() {
+    let tls = match config
+        .tls
+        .as_ref()
+        .map(|tls| material(tls, prefix, scope))
+        .transpose()
+    {
         Ok(tls) => tls.unwrap_or_default(),
         Err(link) => return link,
     };
-    if config.scheme.is_tls() && !tls.verify && config.tls.as_ref().is_none_or(|tls| tls.verify.is_none()) {
+    if config.scheme.is_tls()
+        && !tls.verify
+        && config.tls.as_ref().is_none_or(|tls| tls.verify.is_none())
+    {
         scope.warn("unverified-upstream", &format!("{prefix}tls.verify"), "the node's certificate is not verified; set verify to true (or false, to silence this)");
     }
     let env = scope.run.env;
-    match Upstream::build(scope.owner, config, tls, env.keepalive, &env.resolver, &env.kept) {
+    match Upstream::build(
+        scope.owner,
+        config,
+        tls,
+        env.keepalive,
+        &env.resolver,
+        &env.kept,
+    ) {
         Ok(upstream) => UpstreamLink::Ready(Arc::new(upstream)),
         Err(error) => {
             scope.error("upstream", prefix.trim_end_matches('.'), &error.to_string());
@@ -102,7 +151,11 @@ fn build(config: &UpstreamConfig, prefix: &str, scope: &mut Scope<'_>) -> Upstre
     }
 }
 
-fn material(tls: &UpstreamTlsConfig, prefix: &str, scope: &mut Scope<'_>) -> Result<UpstreamTls, UpstreamLink> {
+fn material(
+    tls: &UpstreamTlsConfig,
+    prefix: &str,
+    scope: &mut Scope<'_>,
+) -> Result<UpstreamTls, UpstreamLink> {
     let mut identity = scope.run.hasher();
     let ca = match &tls.ca_certs {
         None => None,
@@ -132,20 +185,29 @@ fn material(tls: &UpstreamTlsConfig, prefix: &str, scope: &mut Scope<'_>) -> Res
     })
 }
 
-fn client(tls: &UpstreamTlsConfig, prefix: &str, scope: &mut Scope<'_>) -> Result<Option<CertifiedKey>, UpstreamLink> {
+fn client(
+    tls: &UpstreamTlsConfig,
+    prefix: &str,
+    scope: &mut Scope<'_>,
+) -> Result<Option<CertifiedKey>, UpstreamLink> {
     let run = scope.run;
-    let (field, outcome, unparsable) = match (&tls.client_cert_id, &tls.client_cert, &tls.client_key) {
-        (Some(id), _, _) => {
-            let field = format!("{prefix}tls.client_cert_id");
-            (field, certificates::client_pair(run.documents, id, run), UpstreamLink::NotFound)
-        }
-        (None, Some(cert), Some(key)) => {
-            let field = format!("{prefix}tls.client_cert");
-            let outcome = certificates::pair(cert, key, &field, run);
-            (field, outcome, UpstreamLink::Refused)
-        }
-        _ => return Ok(None),
-    };
+    let (field, outcome, unparsable) =
+        match (&tls.client_cert_id, &tls.client_cert, &tls.client_key) {
+            (Some(id), _, _) => {
+                let field = format!("{prefix}tls.client_cert_id");
+                (
+                    field,
+                    certificates::client_pair(run.documents, id, run),
+                    UpstreamLink::NotFound,
+                )
+            }
+            (None, Some(cert), Some(key)) => {
+                let field = format!("{prefix}tls.client_cert");
+                let outcome = certificates::pair(cert, key, &field, run);
+                (field, outcome, UpstreamLink::Refused)
+            }
+            _ => return Ok(None),
+        };
     match outcome {
         Ok(Ok(pair)) => Ok(Some(pair)),
         Ok(Err(missing)) => {

@@ -98,10 +98,16 @@ impl Resolver {
 
     /// Asks for every name that was never asked for, and waits at most `wait`.
     pub async fn settle(&self, wait: Duration) {
-        let new: Vec<_> = self.live().into_iter().filter(|host| host.due().is_none()).collect();
+        let new: Vec<_> = self
+            .live()
+            .into_iter()
+            .filter(|host| host.due().is_none())
+            .collect();
         let all = futures::future::join_all(new.iter().map(|host| self.refresh(host)));
         if tokio::time::timeout(wait, all).await.is_err() {
-            log::warn!("some upstream names are not resolved yet; their nodes are left out until they are");
+            log::warn!(
+                "some upstream names are not resolved yet; their nodes are left out until they are"
+            );
         }
     }
 
@@ -110,11 +116,14 @@ impl Resolver {
         loop {
             let now = self.clock.now();
             let hosts = self.live();
-            let due = hosts.iter().filter(|host| host.due().is_none_or(|due| due <= now));
+            let due = hosts
+                .iter()
+                .filter(|host| host.due().is_none_or(|due| due <= now));
             futures::future::join_all(due.map(|host| self.refresh(host))).await;
             let next = self.live().iter().filter_map(|host| *host.due()).min();
             let pause = next.map_or(Duration::from_secs(3600), |next| {
-                next.saturating_duration_since(self.clock.now()).max(SHORTEST_VALIDITY)
+                next.saturating_duration_since(self.clock.now())
+                    .max(SHORTEST_VALIDITY)
             });
             tokio::select! {
                 _ = shutdown.changed() => return,
@@ -141,7 +150,9 @@ impl Resolver {
                 let mut addrs: Vec<IpAddr> = answer.iter().collect();
                 addrs.sort_unstable();
                 let lifetime = self.config.valid.unwrap_or_else(|| {
-                    answer.valid_until().saturating_duration_since(self.clock.now())
+                    answer
+                        .valid_until()
+                        .saturating_duration_since(self.clock.now())
                 });
                 *host.due() = Some(self.clock.now() + lifetime.max(SHORTEST_VALIDITY));
                 if !addrs.is_empty() && **host.addrs.load() != addrs {
@@ -167,14 +178,19 @@ impl Resolver {
                 server
             });
             let config = ResolverConfig::from_parts(None, Vec::new(), servers.collect());
-            Ok(TokioResolver::builder_with_config(config, hickory_resolver::net::runtime::TokioRuntimeProvider::default()))
+            Ok(TokioResolver::builder_with_config(
+                config,
+                hickory_resolver::net::runtime::TokioRuntimeProvider::default(),
+            ))
         };
         let built = builder.and_then(|mut builder| {
             self.tune(builder.options_mut());
             builder.build()
         });
         built
-            .inspect_err(|error| log::error!("no DNS resolver: {error}; named upstream nodes stay without addresses"))
+            .inspect_err(|error| {
+                log::error!("no DNS resolver: {error}; named upstream nodes stay without addresses")
+            })
             .ok()
     }
 

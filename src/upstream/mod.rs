@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
-use crate::config::resource::{KeepalivePoolConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig};
+use crate::config::resource::{
+    KeepalivePoolConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,
+};
 use crate::kept::Kept;
 use balancer::{BALANCERS, Balancer};
 use dns::Resolver;
@@ -76,37 +78,57 @@ impl Upstream {
         if let Some(kind) = &config.discovery_type {
             return Err(UpstreamError::NoDiscovery(kind.clone()));
         }
-        let name = if config.balancer.is_empty() { "roundrobin" } else { &config.balancer };
+        let name = if config.balancer.is_empty() {
+            "roundrobin"
+        } else {
+            &config.balancer
+        };
         let balancer = BALANCERS
             .iter()
             .find(|balancer| balancer.name == name)
             .ok_or_else(|| UpstreamError::UnknownBalancer(name.to_owned()))?;
         let upstream_host = config.upstream_host.as_deref().map(HeaderValue::try_from);
-        let upstream_host = upstream_host.transpose().map_err(|_| UpstreamError::BadHost)?;
+        let upstream_host = upstream_host
+            .transpose()
+            .map_err(|_| UpstreamError::BadHost)?;
 
-        let nodes: Box<[Node]> =
-            config.nodes.iter().map(|node| Node::build(node, config.scheme, resolver)).collect();
+        let nodes: Box<[Node]> = config
+            .nodes
+            .iter()
+            .map(|node| Node::build(node, config.scheme, resolver))
+            .collect();
         let mut by_priority: BTreeMap<i32, Vec<usize>> = BTreeMap::new();
         for (index, node) in nodes.iter().enumerate().filter(|(_, node)| node.weight > 0) {
             by_priority.entry(node.priority).or_default().push(index);
         }
         let levels = by_priority.into_iter().rev().map(|(priority, members)| {
             let level: Vec<&Node> = members.iter().map(|index| &nodes[*index]).collect();
-            let identity: Vec<String> =
-                level.iter().map(|node| format!("{}:{}={}", node.host, node.port, node.weight)).collect();
+            let identity: Vec<String> = level
+                .iter()
+                .map(|node| format!("{}:{}={}", node.host, node.port, node.weight))
+                .collect();
             let key = format!("{key}/{name}/{priority}/{}", identity.join(","));
-            Level { nodes: members.into(), balancer: (balancer.build)(&level, &key, kept) }
+            Level {
+                nodes: members.into(),
+                balancer: (balancer.build)(&level, &key, kept),
+            }
         });
         Ok(Self {
             levels: levels.collect(),
-            retries: config.retries.map_or(nodes.len().saturating_sub(1), |retries| retries as usize),
+            retries: config
+                .retries
+                .map_or(nodes.len().saturating_sub(1), |retries| retries as usize),
             nodes,
             scheme: config.scheme,
             pass_host: config.pass_host,
             upstream_host,
             retry_timeout: config.retry_timeout.filter(|limit| !limit.is_zero()),
             timeout: config.timeout.unwrap_or_default(),
-            template: peer::Template::build(config, tls, config.keepalive_pool.unwrap_or(keepalive)),
+            template: peer::Template::build(
+                config,
+                tls,
+                config.keepalive_pool.unwrap_or(keepalive),
+            ),
         })
     }
 

@@ -36,8 +36,16 @@ impl Node {
             Ok(ip) => Address::Fixed(ip),
             Err(_) => Address::Named(resolver.host(host)),
         };
-        let shown = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let shown = if port == scheme.default_port() { shown } else { format!("{shown}:{port}") };
+        let shown = if host.contains(':') {
+            format!("[{host}]")
+        } else {
+            host.to_owned()
+        };
+        let shown = if port == scheme.default_port() {
+            shown
+        } else {
+            format!("{shown}:{port}")
+        };
         Self {
             host: host.into(),
             port,

@@ -32,7 +32,9 @@ pub struct UpstreamTls {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum PeerError {
     /// Pingora would silently verify nothing without a name.
-    #[error("verification needs a server name, and the host sent upstream is an IP address or missing")]
+    #[error(
+        "verification needs a server name, and the host sent upstream is an IP address or missing"
+    )]
     NoServerName,
 }
 
@@ -42,7 +44,11 @@ pub(super) struct Template {
 }
 
 impl Template {
-    pub(super) fn build(config: &UpstreamConfig, tls: UpstreamTls, keepalive: KeepalivePoolConfig) -> Self {
+    pub(super) fn build(
+        config: &UpstreamConfig,
+        tls: UpstreamTls,
+        keepalive: KeepalivePoolConfig,
+    ) -> Self {
         let tls_on = config.scheme.is_tls();
         let unspecified = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut peer = HttpPeer::new(unspecified, tls_on, String::new());
@@ -54,7 +60,8 @@ impl Template {
         };
         // Pingora's default of one stream a connection would be no multiplexing at all.
         peer.options.max_h2_streams = 100;
-        peer.options.idle_timeout = Some(keepalive.idle_timeout).filter(|timeout| !timeout.is_zero());
+        peer.options.idle_timeout =
+            Some(keepalive.idle_timeout).filter(|timeout| !timeout.is_zero());
         if keepalive.idle_timeout.is_zero() {
             // Zero means "never idle" to APISIX and "for ever" to Pingora's absent value.
             peer.options.idle_timeout = Some(Duration::from_millis(1));
@@ -65,7 +72,10 @@ impl Template {
         peer.group_key = key.finish();
         peer.options.ca = tls.ca;
         peer.client_cert_key = tls.client;
-        Self { peer, verify: tls_on && tls.verify }
+        Self {
+            peer,
+            verify: tls_on && tls.verify,
+        }
     }
 }
 
@@ -89,7 +99,9 @@ impl Upstream {
         peer.options.read_timeout = Some(timeout.read);
         peer.options.write_timeout = Some(timeout.send);
         if self.scheme.is_tls() {
-            let name = host.map(crate::http::host::without_port).filter(|name| is_name(name));
+            let name = host
+                .map(crate::http::host::without_port)
+                .filter(|name| is_name(name));
             match name {
                 Some(name) => name.clone_into(&mut peer.sni),
                 None if self.template.verify => return Err(PeerError::NoServerName),

@@ -24,6 +24,9 @@ pub struct Claviger {
     pub max_resource_bytes: u64,
     /// Whether the process may be dumped or traced by its own user. Default false.
     pub allow_core_dump: bool,
+    /// Whether clients that ask for an unknown name are served as `apisix.ssl.fallback_sni` too.
+    /// Default false: they get an alert.
+    pub fallback_for_unknown: bool,
     /// Secrets.
     pub secrets: SecretSettings,
     /// Bounds on what clients can grow.
@@ -41,6 +44,7 @@ impl Default for Claviger {
             threads: None,
             max_resource_bytes: 64 << 20,
             allow_core_dump: false,
+            fallback_for_unknown: false,
             secrets: SecretSettings::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
@@ -56,6 +60,9 @@ impl Claviger {
             "upgrade_sock" => set(&mut self.upgrade_sock, check.text(node).map(PathBuf::from)),
             "threads" => set(&mut self.threads, threads(check, node)),
             "max_resource_bytes" => set(&mut self.max_resource_bytes, size(check, &node)),
+            "fallback_for_unknown" => {
+                set(&mut self.fallback_for_unknown, check.boolean(&node));
+            }
             "allow_core_dump" => set(&mut self.allow_core_dump, check.boolean(&node)),
             "secrets" => self.secrets.decode(check, node),
             "limits" => self.limits.decode(check, node),

@@ -26,6 +26,12 @@ impl Default for PluginAttr {
 }
 
 impl PluginAttr {
+    /// All settings, by plugin.
+    #[must_use]
+    pub const fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+
     /// The plugin's settings, an object; `None` where it has none.
     #[must_use]
     pub fn find(&self, plugin: &str) -> Option<&Value> {

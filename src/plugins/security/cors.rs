@@ -319,5 +319,4 @@ fn vary_by_origin(response: &mut ResponseHeader) {
 }
 
 #[cfg(test)]
-#[path = "cors_tests.rs"]
 mod tests;

@@ -115,7 +115,7 @@ fn template(uri: &str) -> Result<Path, BuildError> {
 }
 
 fn pairs(texts: &[String]) -> Result<Box<[Rewriting]>, BuildError> {
-    if texts.is_empty() || texts.len() % 2 != 0 {
+    if texts.is_empty() || !texts.len().is_multiple_of(2) {
         let message = "must be pairs of a regular expression and a template";
         return Err(BuildError::invalid("regex_uri", message));
     }
@@ -186,10 +186,10 @@ impl ProxyRewrite {
             Path::Keep if self.raw => (Some(received(req)), Groups::new()),
             Path::Keep => (None, Groups::new()),
             Path::Template(path, query) => (
-                Some(self.from_template(path, query.as_ref(), req)),
+                Some(self.render_target(path, query.as_ref(), req)),
                 Groups::new(),
             ),
-            Path::Regex(pairs) => self.from_regex(pairs, req),
+            Path::Regex(pairs) => self.match_target(pairs, req),
         };
         if let Some(new) = new {
             // A target that starts otherwise would name another host, or nothing.
@@ -204,7 +204,7 @@ impl ProxyRewrite {
         Ok(groups)
     }
 
-    fn from_template(
+    fn render_target(
         &self,
         path: &Template,
         query: Option<&Template>,
@@ -227,7 +227,11 @@ impl ProxyRewrite {
         new
     }
 
-    fn from_regex(&self, pairs: &[Rewriting], req: &RequestCtx<'_>) -> (Option<NewTarget>, Groups) {
+    fn match_target(
+        &self,
+        pairs: &[Rewriting],
+        req: &RequestCtx<'_>,
+    ) -> (Option<NewTarget>, Groups) {
         let subject: Cow<'_, str> = if self.raw {
             received(req).target.into()
         } else {
@@ -299,5 +303,4 @@ fn push_query(query: &Template, source: &dyn VarSource, out: &mut String) {
 }
 
 #[cfg(test)]
-#[path = "proxy_rewrite_tests.rs"]
 mod tests;

@@ -67,6 +67,7 @@ impl<'a> Vars<'a> {
         let Self { head, state } = self;
         match variable {
             Variable::Header(name) if name == header::HOST => self.http_host(),
+            Variable::Header(name) if name == header::COOKIE => cookies(&head.headers),
             Variable::Header(name) => header_var(&head.headers, name),
             Variable::Arg(name) => {
                 let mut args = query::args(head.uri.query()?);
@@ -260,6 +261,18 @@ fn header_var<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, s
     headers
         .get(name)
         .map(|value: &HeaderValue| text::header_text(value))
+}
+
+/// All cookies as one text: HTTP/2 may split them over several lines (RFC 9113 §8.2.3).
+fn cookies(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let mut all = text::header_text(lines.next()?);
+    for line in lines {
+        let joined = all.to_mut();
+        joined.push_str("; ");
+        joined.push_str(&text::header_text(line));
+    }
+    Some(all)
 }
 
 /// Path and query of a request target.

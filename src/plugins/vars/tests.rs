@@ -22,6 +22,7 @@ fn the_request_line_answers() {
         .header("X-One", "1")
         .header("X-One", "2")
         .header("Cookie", "sid=7")
+        .header("Cookie", "b=8; c")
         .header("Content-Type", "text/plain")
         .header("Authorization", "Basic YWxpY2U6c2VjcmV0");
     exchange.state.path = Some("/a b".to_owned());
@@ -50,6 +51,8 @@ fn the_request_line_answers() {
             ("http_x_one", Some("1")),
             ("http_x_two", None),
             ("cookie_sid", Some("7")),
+            ("cookie_b", Some("8")),
+            ("http_cookie", Some("sid=7; b=8; c")),
             ("content_type", Some("text/plain")),
             ("content_length", None),
             ("remote_user", Some("alice")),

@@ -101,7 +101,7 @@ impl Server {
         let mut options = HttpServerOptions::default();
         options.h2c = limits.h2c;
         proxy.server_options = Some(options);
-        let drain = Arc::new(Drain::new());
+        let drain = Arc::new(Drain::default());
         let mut service = EdgeService::new("test", proxy, limits, drain.clone());
         let [plain, tls] = free_ports();
         service.service().add_tcp(&plain.to_string());

@@ -1,34 +1,33 @@
 //! Connections and requests in flight, as nginx's stub status counts them (`spec/05` §1).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicI64, AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use super::page::{Collect, Kind, Page};
+
+/// How many connections there are and were. Counters only grow.
+#[derive(Debug, Default)]
+pub struct ConnectionCounts {
+    /// Open now, those in a TLS handshake included.
+    pub active: AtomicUsize,
+    /// Accepted since start.
+    pub accepted: AtomicU64,
+    /// Of these, the ones not refused for the limit.
+    pub handled: AtomicU64,
+    /// Closed because a request head took too long.
+    pub header_timeouts: AtomicU64,
+}
 
 /// Counters the listeners and the proxy keep. Share it in an `Arc`.
 #[derive(Debug, Default)]
 pub struct Connections {
-    accepted: AtomicU64,
-    handled: AtomicU64,
-    active: AtomicI64,
+    /// Connections.
+    pub counts: ConnectionCounts,
     requests: AtomicU64,
     in_flight: AtomicI64,
 }
 
 impl Connections {
-    /// Counts an accepted connection, also one that is refused at once.
-    pub fn accept(&self) {
-        self.accepted.fetch_add(1, Relaxed);
-    }
-
-    /// Counts a connection that is served. It is open until the guard is dropped.
-    #[must_use]
-    pub fn open(self: &Arc<Self>) -> OpenConnection {
-        self.handled.fetch_add(1, Relaxed);
-        self.active.fetch_add(1, Relaxed);
-        OpenConnection(Arc::clone(self))
-    }
-
     /// Counts a request. It is in flight until the guard is dropped; keep it in the request's
     /// context, which is dropped also where Pingora skips `logging`.
     #[must_use]
@@ -36,12 +35,6 @@ impl Connections {
         self.requests.fetch_add(1, Relaxed);
         self.in_flight.fetch_add(1, Relaxed);
         OpenRequest(Arc::clone(self))
-    }
-
-    /// Connections open now.
-    #[must_use]
-    pub fn active(&self) -> u64 {
-        self.active.load(Relaxed).max(0).unsigned_abs()
     }
 
     /// Requests in flight now; a drain waits for zero.
@@ -53,16 +46,17 @@ impl Connections {
 
 impl Collect for Connections {
     fn collect(&self, page: &mut Page) {
-        let (active, writing) = (self.active(), self.in_flight());
+        let active = self.counts.active.load(Relaxed) as u64;
+        let writing = self.in_flight();
         page.apisix_family(
             "nginx_http_current_connections",
             "Number of HTTP connections.",
             Kind::Gauge,
         );
         for (state, value) in [
-            ("accepted", self.accepted.load(Relaxed)),
+            ("accepted", self.counts.accepted.load(Relaxed)),
             ("active", active),
-            ("handled", self.handled.load(Relaxed)),
+            ("handled", self.counts.handled.load(Relaxed)),
             ("reading", 0),
             // HTTP/2 may have more requests than connections.
             ("waiting", active.saturating_sub(writing)),
@@ -76,16 +70,6 @@ impl Collect for Connections {
             Kind::Gauge,
         );
         page.raw_integer("", "", "", self.requests.load(Relaxed));
-    }
-}
-
-/// An open connection; dropping it counts it as closed.
-#[derive(Debug)]
-pub struct OpenConnection(Arc<Connections>);
-
-impl Drop for OpenConnection {
-    fn drop(&mut self) {
-        self.0.active.fetch_sub(1, Relaxed);
     }
 }
 
@@ -106,12 +90,12 @@ mod tests {
     #[test]
     fn a_guard_counts_down_when_it_is_dropped() {
         let connections = Arc::new(Connections::default());
-        connections.accept();
-        let open = connections.open();
+        connections.counts.accepted.fetch_add(1, Relaxed);
+        connections.counts.handled.fetch_add(1, Relaxed);
         let request = connections.begin_request();
-        assert_eq!((connections.active(), connections.in_flight()), (1, 1));
-        drop((open, request));
-        assert_eq!((connections.active(), connections.in_flight()), (0, 0));
+        assert_eq!(connections.in_flight(), 1);
+        drop(request);
+        assert_eq!(connections.in_flight(), 0);
         let mut page = Page::new("apisix_", 0);
         connections.collect(&mut page);
         let text = String::from_utf8(page.into_text()).expect("pages are text");

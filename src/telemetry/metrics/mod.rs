@@ -25,7 +25,7 @@ pub use claviger::{
     write_secret_facts,
 };
 pub use config::{FamilyConfig, MetricsConfig, MetricsConfigError};
-pub use connections::{Connections, OpenConnection, OpenRequest};
+pub use connections::{ConnectionCounts, Connections, OpenRequest};
 pub use http::{Exchange, HttpMetrics};
 pub use labels::Disabled;
 pub use page::{Collect, Kind, Page};

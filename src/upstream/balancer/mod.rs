@@ -28,6 +28,9 @@ pub const BALANCERS: &[BalancerDef] = &[BalancerDef {
     name: "roundrobin",
     build: |nodes, key, kept| {
         let weights: Vec<u32> = nodes.iter().map(|node| node.weight).collect();
-        Arc::new(RoundRobin::build(&weights, kept.entry(key, round_robin::start)))
+        Arc::new(RoundRobin::build(
+            &weights,
+            kept.entry(key, round_robin::start),
+        ))
     },
 }];

@@ -28,24 +28,40 @@ struct Run {
 impl RoundRobin {
     pub(super) fn build(weights: &[u32], position: Arc<AtomicUsize>) -> Self {
         let step = weights.iter().fold(0, |a, b| gcd(a, *b)).max(1);
-        let mut thresholds: Vec<u32> = weights.iter().copied().filter(|weight| *weight > 0).collect();
+        let mut thresholds: Vec<u32> = weights
+            .iter()
+            .copied()
+            .filter(|weight| *weight > 0)
+            .collect();
         thresholds.sort_unstable();
         thresholds.dedup();
         let mut runs = Vec::with_capacity(thresholds.len());
         let mut cycle = 0;
         for (index, threshold) in thresholds.iter().enumerate().rev() {
             let below = index.checked_sub(1).map_or(0, |index| thresholds[index]);
-            let nodes: Box<[usize]> = (0..weights.len()).filter(|node| weights[*node] >= *threshold).collect();
+            let nodes: Box<[usize]> = (0..weights.len())
+                .filter(|node| weights[*node] >= *threshold)
+                .collect();
             let levels = ((threshold - below) / step) as usize;
             let turns = levels * nodes.len();
-            runs.push(Run { start: cycle, nodes });
+            runs.push(Run {
+                start: cycle,
+                nodes,
+            });
             cycle += turns;
         }
-        Self { runs: runs.into(), cycle, position }
+        Self {
+            runs: runs.into(),
+            cycle,
+            position,
+        }
     }
 
     fn turn(&self, turn: usize) -> Option<usize> {
-        let run = self.runs.partition_point(|run| run.start <= turn).checked_sub(1)?;
+        let run = self
+            .runs
+            .partition_point(|run| run.start <= turn)
+            .checked_sub(1)?;
         let run = &self.runs[run];
         Some(run.nodes[(turn - run.start) % run.nodes.len()])
     }
@@ -80,7 +96,11 @@ mod tests {
         let b = Some(1);
         assert_eq!(order(&[3, 1], 8), [a, a, a, b, a, a, a, b]);
         assert_eq!(order(&[1, 1], 4), [a, b, a, b]);
-        assert_eq!(order(&[4, 2], 3), [a, a, b], "weights are reduced by their gcd");
+        assert_eq!(
+            order(&[4, 2], 3),
+            [a, a, b],
+            "weights are reduced by their gcd"
+        );
     }
 
     #[test]
@@ -104,7 +124,10 @@ mod tests {
                 });
             }
         });
-        let counts: Vec<usize> = counts.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let counts: Vec<usize> = counts
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed))
+            .collect();
         assert_eq!(counts, [500, 300, 200]);
     }
 }

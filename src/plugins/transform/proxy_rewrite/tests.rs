@@ -48,7 +48,11 @@ fn uri_replaces_the_path_and_keeps_the_query() {
         ("/ü b", "/", None, "/%C3%BC%20b", "/ü b"),
     ] {
         let found = rewritten(&json!({"uri": uri}), target, path);
-        assert_eq!(found, (expected.to_owned(), seen.to_owned()), "{uri} {target}");
+        assert_eq!(
+            found,
+            (expected.to_owned(), seen.to_owned()),
+            "{uri} {target}"
+        );
     }
 }
 
