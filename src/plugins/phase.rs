@@ -97,6 +97,7 @@ pub struct Hooks {
     pub(super) header_filter: Option<Arc<dyn HeaderFilter>>,
     pub(super) body_filter: Option<Arc<dyn BodyFilter>>,
     pub(super) log: Option<Arc<dyn Log>>,
+    redacted: Vec<Box<str>>,
 }
 
 impl Hooks {
@@ -106,6 +107,13 @@ impl Hooks {
             plugin: Arc::new(plugin),
             hooks: Self::default(),
         }
+    }
+
+    /// Headers, query arguments and cookies that carry credentials for this plugin; logs mask
+    /// them (`RouteInfo::redacted_args`).
+    #[must_use]
+    pub fn redacted(&self) -> &[Box<str>] {
+        &self.redacted
     }
 }
 
@@ -136,6 +144,13 @@ phase!(body_filter, BodyFilter);
 phase!(log, Log);
 
 impl<T> HooksOf<T> {
+    /// Names a header, query argument or cookie that carries a credential.
+    #[must_use]
+    pub fn redacts(mut self, name: &str) -> Self {
+        self.hooks.redacted.push(name.into());
+        self
+    }
+
     /// The finished set.
     #[must_use]
     pub fn done(self) -> Hooks {
