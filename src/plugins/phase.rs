@@ -109,7 +109,8 @@ impl Hooks {
         }
     }
 
-    /// Names of headers, query arguments and cookies that logs must mask.
+    /// Headers, query arguments and cookies that carry credentials for this plugin; logs mask
+    /// them (`RouteInfo::redacted_args`).
     #[must_use]
     pub fn redacted(&self) -> &[Box<str>] {
         &self.redacted
@@ -143,9 +144,9 @@ phase!(body_filter, BodyFilter);
 phase!(log, Log);
 
 impl<T> HooksOf<T> {
-    /// Logs mask the header, query argument or cookie of that name: it carries a credential.
+    /// Names a header, query argument or cookie that carries a credential.
     #[must_use]
-    pub fn redact(mut self, name: &str) -> Self {
+    pub fn redacts(mut self, name: &str) -> Self {
         self.hooks.redacted.push(name.into());
         self
     }

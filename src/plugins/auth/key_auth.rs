@@ -80,7 +80,9 @@ fn build(config: KeyAuthConfig, _ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError
         unknown: refusal("Invalid API key in request", &challenge),
         fallback: Fallback::build(NAME, &challenge, config.anonymous_consumer)?,
     };
-    Ok(Hooks::of(plugin).rewrite().done())
+    let (header, query) = (plugin.header.clone(), plugin.query.clone());
+    let hooks = Hooks::of(plugin).rewrite();
+    Ok(hooks.redacts(header.as_str()).redacts(&query).done())
 }
 
 fn credential(config: CredentialConfig) -> Result<Credential, BuildError> {
@@ -281,6 +283,12 @@ mod tests {
             assert_eq!(exchange.values("x-credential-identifier"), ["c1"]);
             assert!(exchange.values("x-consumer-custom-id").is_empty());
         }
+    }
+
+    #[test]
+    fn logs_are_told_what_to_mask() {
+        let hooks = built(&DEF, &json!({"header": "X-Key", "query": "k"}));
+        assert_eq!(hooks.redacted(), ["x-key".into(), "k".into()]);
     }
 
     #[test]
