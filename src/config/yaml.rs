@@ -439,7 +439,7 @@ fn finite(text: &str) -> Option<Tree> {
 /// NUL and other control characters, which YAML excludes, by line and column.
 fn check_characters(text: &str) -> Result<(), YamlError> {
     let bad = |b: &u8| *b < 0x20 && !matches!(b, b'\n' | b'\r' | b'\t') || *b == 0x7f;
-    let Some(offset) = text.as_bytes().iter().position(|b| bad(b)) else {
+    let Some(offset) = text.as_bytes().iter().position(bad) else {
         return Ok(());
     };
     let message = if text.as_bytes()[offset] == 0 {

@@ -383,10 +383,8 @@ fn listen(check: &mut Check, node: Node) -> Option<Vec<Listen>> {
             entries(check, node, |check, key, node| match key {
                 "ip" => address = ip(check, node),
                 "port" => number = port(check, &node),
-                "enable_http3" => {
-                    if check.boolean(&node) == Some(true) {
-                        check.warn(node.at, "unsupported", "HTTP/3 is not supported");
-                    }
+                "enable_http3" if check.boolean(&node) == Some(true) => {
+                    check.warn(node.at, "unsupported", "HTTP/3 is not supported");
                 }
                 _ => {}
             });
