@@ -7,6 +7,7 @@ pub mod node;
 pub mod parse;
 pub mod places;
 pub mod resource;
+mod scalar;
 pub mod source;
 pub mod substitute;
 pub mod yaml;

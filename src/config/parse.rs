@@ -103,11 +103,12 @@ pub(super) fn parse_file(
         Err(error) => return Err(refusal(file, "syntax", error.at, error.message)),
     }
     let Builder {
-        items,
+        mut items,
         plugins,
         mut check,
         ..
     } = builder;
+    items.shrink_to_fit();
     let findings = std::mem::take(&mut check.findings);
     Ok(ParsedFile {
         file: file.clone(),

@@ -153,15 +153,18 @@ impl Open {
     /// columns stay.
     fn item(&self, line: u32, column: u32) -> Option<String> {
         let (line, indent) = (line as usize - 1, column.checked_sub(1)? as usize);
-        let start = *self.lines.get(line)?;
-        let first = self.text.get(start + indent..)?;
+        let line_start = *self.lines.get(line)?;
+        // Columns count characters.
+        let (offset, _) = self.text[line_start..].char_indices().nth(indent)?;
+        let start = line_start + offset;
+        let first = &self.text[start..];
         let end = if first.starts_with('{') {
             self.text.len()
         } else {
             self.block_end(line + 1, indent)
         };
         let mut text = " ".repeat(indent);
-        text.push_str(self.text.get(start + indent..end)?);
+        text.push_str(self.text.get(start..end)?);
         Some(text)
     }
 

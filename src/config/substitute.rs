@@ -4,7 +4,8 @@
 use std::borrow::Cow;
 
 use super::node::{At, Node, Tree};
-use super::yaml::{at_offset, plain};
+use super::scalar::plain;
+use super::yaml::at_offset;
 
 /// Answers environment variables; the process's own in `run`, a map in tests.
 pub type Env<'a> = &'a dyn Fn(&str) -> Option<String>;

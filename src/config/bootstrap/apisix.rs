@@ -1,10 +1,11 @@
 //! `apisix:` and `deployment:` of `config.yaml`: listeners, TLS, routing switches.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::listen::{Listen, listen, port, resolver, socket};
 use super::units::duration;
 use super::{entries, net, set, strings};
 use crate::config::check::Check;
@@ -70,21 +71,6 @@ impl Deployment {
                 self.config_provider = provider;
             }
         }
-    }
-}
-
-/// One address to listen on. `None` as address is every address, IPv6 too with `enable_ipv6`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Listen {
-    /// Address; `None` is all.
-    pub ip: Option<IpAddr>,
-    /// Port.
-    pub port: u16,
-}
-
-impl Listen {
-    const fn all(port: u16) -> Self {
-        Self { ip: None, port }
     }
 }
 
@@ -368,93 +354,6 @@ impl SecretCacheSettings {
             _ => {}
         });
     }
-}
-
-/// A number, or a list of ports and `{ip, port}`.
-fn listen(check: &mut Check, node: Node) -> Option<Vec<Listen>> {
-    match node.tree {
-        Tree::Int(_) => port(check, &node).map(|port| vec![Listen::all(port)]),
-        Tree::List(nodes) => Some(check.each(nodes, |check, node| {
-            if matches!(node.tree, Tree::Int(_)) {
-                return port(check, &node).map(Listen::all);
-            }
-            let at = node.at;
-            let (mut address, mut number) = (None, None);
-            entries(check, node, |check, key, node| match key {
-                "ip" => address = ip(check, node),
-                "port" => number = port(check, &node),
-                "enable_http3" => {
-                    if check.boolean(&node) == Some(true) {
-                        check.warn(node.at, "unsupported", "HTTP/3 is not supported");
-                    }
-                }
-                _ => {}
-            });
-            if number.is_none() {
-                check.error(at, "missing-field", "expected a port");
-            }
-            Some(Listen {
-                ip: address,
-                port: number?,
-            })
-        })),
-        _ => check.wrong(&node, "a number or a list"),
-    }
-}
-
-fn port(check: &mut Check, node: &Node) -> Option<u16> {
-    check.small(node, 1..=65535)
-}
-
-fn ip(check: &mut Check, node: Node) -> Option<IpAddr> {
-    let at = node.at;
-    let text = check.text(node)?;
-    let parsed = text
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse()
-        .ok();
-    if parsed.is_none() {
-        check.error(at, "invalid-value", "expected an IP address");
-    }
-    parsed
-}
-
-fn resolver(check: &mut Check, node: Node) -> Option<SocketAddr> {
-    let at = node.at;
-    let text = check.text(node)?;
-    let with_port = || {
-        text.trim_matches(['[', ']'])
-            .parse()
-            .ok()
-            .map(|ip| SocketAddr::new(ip, 53))
-    };
-    let parsed = text.parse().ok().or_else(with_port);
-    if parsed.is_none() {
-        check.error(
-            at,
-            "invalid-value",
-            "expected an IP address, with or without a port",
-        );
-    }
-    parsed
-}
-
-/// `{ip, port}` over a default.
-pub(super) fn socket(check: &mut Check, node: Node, address: &mut SocketAddr) {
-    entries(check, node, |check, key, node| match key {
-        "ip" => {
-            if let Some(ip) = ip(check, node) {
-                address.set_ip(ip);
-            }
-        }
-        "port" => {
-            if let Some(port) = port(check, &node) {
-                address.set_port(port);
-            }
-        }
-        _ => {}
-    });
 }
 
 fn router(check: &mut Check, node: Node) -> Option<HttpRouter> {

@@ -4,6 +4,7 @@
 
 mod apisix;
 mod claviger;
+mod listen;
 mod nginx;
 mod plugin_attr;
 mod units;
@@ -17,11 +18,11 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use apisix::{
-    Apisix, Deployment, HttpRouter, Listen, ProxyProtocol, SecretCacheSettings, SslSettings,
-};
+pub use apisix::{Apisix, Deployment, HttpRouter, ProxyProtocol, SecretCacheSettings, SslSettings};
 pub use claviger::{Claviger, Limits, LogSettings, SecretSettings};
+pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};
+pub use plugin_attr::PluginAttr;
 
 use super::check::{Check, Finding};
 use super::node::{At, Node, Tree};
@@ -49,8 +50,6 @@ pub struct Bootstrap {
     /// `APISIX_PROFILE`, where it was set.
     pub profile: Option<String>,
 }
-
-pub use plugin_attr::PluginAttr;
 
 /// Why there is no bootstrap configuration.
 #[derive(Debug, thiserror::Error)]

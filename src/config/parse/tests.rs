@@ -194,7 +194,11 @@ fn scalars_are_typed_as_apisix_users_expect() {
         ("~", Null),
         ("", Null),
     ] {
-        assert_eq!(yaml::plain(text.to_owned()), expected, "{text}");
+        assert_eq!(
+            crate::config::scalar::plain(text.to_owned()),
+            expected,
+            "{text}"
+        );
     }
     let (node, _) =
         yaml::parse("a: '1'\nb: \"true\"\nc: !!str 1\nd: |\n  1\ne: !!int '7'\nf: null\n'g': ''")
@@ -347,9 +351,10 @@ fn fields_are_found_again() {
           - 10.0.0.1
           - 10.0.0.2
   - {id: b, uri: /b, plugins: {cors: {allow: 1}}}
+  - {id: c, name: é, uri: /é, service_id: 1, plugins: {cors: {allow: 1}}}
 ";
     let documents = read(text);
-    let (a, b) = (&documents.routes[0].place, &documents.routes[1].place);
+    let [a, b, c] = [0, 1, 2].map(|index| &documents.routes[index].place);
     for (item, field, line, column) in [
         (a, "", 2, 5),
         (a, "uri", 3, 5),
@@ -359,11 +364,20 @@ fn fields_are_found_again() {
         (a, "plugins.ip-restriction.whitelist.1", 14, 13),
         (a, "nothing", 2, 5),
         (b, "plugins.cors.allow", 15, 39),
+        (c, "plugins.cors.allow", 16, 63),
     ] {
         let place = documents.places.locate(item, field);
         assert_eq!((place.line, place.column), (line, column), "{field}");
     }
     documents.places.release();
+    let documents = read("routes: [{id: é}, {id: 2, uri: /b, service_id: 1}]");
+    let item = &documents.routes[0].place;
+    assert_eq!(item.column, 19);
+    assert_eq!(
+        documents.places.locate(item, "uri").column,
+        27,
+        "columns count characters"
+    );
 }
 
 #[test]
@@ -396,5 +410,29 @@ fn json_is_read_with_places() {
         ),
     ] {
         assert_eq!(read(text).expect_err("is refused").to_string(), expected);
+    }
+}
+
+#[test]
+fn cut_and_damaged_files_end_in_findings_not_in_panics() {
+    let text = "a: &a {k: [1, 'x', \"\\u00e9\"]}\nroutes:\n- {<<: *a, id: 1, uri: /é, plugins: {p: ~}}\n- id: |\n    x\n  upstream: {nodes: {\"[::1]:80\": 1}, checks: {active: {}}}\nconsumers: [{id: j/credentials/c, plugins: {}}, 5]\nssls: [{sni: '*', cert: ${{URI}}}]\nplugins: [{name: a}]\n#END\n";
+    let outcome = |text: &str, file: &str| {
+        if let Ok(documents) = parse(text, &file.into(), &env()) {
+            for route in &documents.routes {
+                documents.places.locate(&route.place, "plugins.p");
+            }
+        }
+    };
+    for (end, _) in text.char_indices() {
+        outcome(&text[..end], "a.yaml");
+        outcome(&text[end..], "a.json");
+        for damage in [
+            "\t", "[", "}", ":", "\"", "&", "*", "!", "\u{85}", "-", "${{",
+        ] {
+            outcome(
+                &format!("{}{damage}{}", &text[..end], &text[end..]),
+                "a.yaml",
+            );
+        }
     }
 }

@@ -106,9 +106,9 @@ fn headers(check: &mut Check, node: Node) {
     check.each(nodes, |check, node| {
         let at = node.at;
         let header = check.text(node)?;
-        if !header
+        if header
             .split_once(':')
-            .is_some_and(|(name, _)| !name.trim().is_empty())
+            .is_none_or(|(name, _)| name.trim().is_empty())
         {
             check.error(at, "invalid-value", "expected Name: value");
         }

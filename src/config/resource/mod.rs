@@ -138,7 +138,7 @@ pub(super) struct ParsedItem {
     pub(super) fingerprint: u64,
     pub(super) refused: bool,
     pub(super) declared: Declared,
-    pub(super) findings: Vec<Finding>,
+    pub(super) findings: Box<[Finding]>,
 }
 
 /// Decodes one entry of a list. An entry that fails keeps what could be read of it.
@@ -158,7 +158,7 @@ pub(super) fn parse_item(kind: Kind, node: Node, mut check: Check) -> ParsedItem
         fingerprint,
         refused: check.refused(),
         declared,
-        findings: check.findings,
+        findings: check.findings.into(),
     }
 }
 

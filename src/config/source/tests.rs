@@ -80,7 +80,7 @@ fn places_are_found_on_disk_while_the_content_is_the_same() {
     write(&path, ROUTE);
     let documents = source(&path).load().expect("is accepted");
     let item = documents.routes[0].place.clone();
-    assert_eq!(documents.places.locate(&item, "service_id").column, 21);
+    assert_eq!(documents.places.locate(&item, "service_id").column, 20);
     documents.places.release();
     write(&path, OTHER);
     assert_eq!(
