@@ -100,7 +100,7 @@ fn sources() -> Vec<PathBuf> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs")
-                && path.file_stem().is_some_and(|name| name != "tests")
+                && !path.to_string_lossy().ends_with("tests.rs")
             {
                 found.push(path);
             }
