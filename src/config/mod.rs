@@ -1,16 +1,28 @@
 //! Files and what they declare. References stay plain strings here: this room knows no secret.
 
+mod assemble;
+pub mod bootstrap;
+mod check;
+pub mod node;
+pub mod parse;
+pub mod places;
 pub mod resource;
+pub mod source;
+pub mod substitute;
+pub mod yaml;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::diagnostic::{Diagnostic, Place};
 use resource::{
-    ConsumerConfig, CredentialConfig, Item, PluginSetConfig, RouteConfig, SecretConfig,
-    ServiceConfig, SslConfig, UpstreamConfig,
+    ConsumerConfig, CredentialConfig, Item, PluginSetConfig, ProtoConfig, RouteConfig,
+    SecretConfig, ServiceConfig, SslConfig, UpstreamConfig,
 };
+
+pub use places::Places;
 
 /// A route that failed its own checks. It keeps its place in the routing table, where it answers
 /// 404, so that a broader route cannot take over what it protected (`style.md` §1.3).
@@ -18,6 +30,8 @@ use resource::{
 pub struct RefusedRoute {
     /// The id.
     pub id: Arc<str>,
+    /// Zero-based position in the list.
+    pub index: usize,
     /// Where the item starts.
     pub place: Place,
     /// Path, host, method predicates as far as they could be read.
@@ -53,23 +67,14 @@ pub struct Documents {
     pub secrets: Vec<Item<SecretConfig>>,
     /// Per-plugin metadata: id is the plugin's name.
     pub plugin_metadata: Vec<Item<Value>>,
+    /// Protobuf definitions.
+    pub protos: Vec<Item<ProtoConfig>>,
     /// `plugins:` of the resource file: names that replace the bootstrap's list.
     pub plugins: Option<Vec<String>>,
+    /// How many items of each kind failed their own checks and were left out or refuse.
+    pub refused: HashMap<&'static str, usize>,
     /// Findings made while parsing.
     pub diagnostics: Vec<Diagnostic>,
     /// Places of fields inside items, for findings made later by `snapshot::compile`.
     pub places: Places,
-}
-
-/// Where fields stand, for findings that `snapshot::compile` makes about an item's inside.
-#[derive(Debug, Clone, Default)]
-pub struct Places;
-
-impl Places {
-    /// The place of `field` (dotted path) inside the item that starts at `item`, or the item's
-    /// own place where the text is no longer at hand.
-    #[must_use]
-    pub fn locate(&self, item: &Place, _field: &str) -> Place {
-        item.clone()
-    }
 }

@@ -107,7 +107,7 @@ mod tests {
         CredentialEntry {
             consumer: Arc::new(Consumer {
                 username: name.into(),
-                ordinal: 0,
+                plugins: None,
                 group: GroupLink::Alone,
                 custom_id: None,
                 labels: HashMap::new(),

@@ -3,10 +3,11 @@
 
 mod index;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-pub use index::{CredentialEntry, CredentialIndex, IndexBuilder};
+pub use index::{CredentialEntry, CredentialIndex, IndexBuilder, digest};
 
 /// Which consumer group a consumer belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,12 +21,12 @@ pub enum GroupLink {
 }
 
 /// A consumer as requests see it.
-#[derive(Debug)]
 pub struct Consumer {
     /// Its username, which is also its id.
     pub username: Arc<str>,
-    /// Position in the snapshot's list of consumers; finds its merged plugins.
-    pub ordinal: u32,
+    /// The chain of its own and its group's plugins, merged into the route's after
+    /// authentication. Opaque here, since chains live in a room above.
+    pub plugins: Option<Arc<dyn Any + Send + Sync>>,
     /// Its group.
     pub group: GroupLink,
     /// `labels.custom_id`, sent upstream.

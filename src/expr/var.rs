@@ -63,4 +63,10 @@ impl Variable {
 pub trait VarSource {
     /// The variable's value, or `None` where the request has none.
     fn var(&self, variable: &Variable) -> Option<Cow<'_, str>>;
+
+    /// The members of an array-valued variable, for the operator `has`. Most variables are texts
+    /// and have none.
+    fn list(&self, _variable: &Variable) -> Option<Vec<Cow<'_, str>>> {
+        None
+    }
 }

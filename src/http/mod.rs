@@ -1,3 +1,10 @@
 //! Rules of HTTP that are not Pingora's; each file names its RFC.
 
+pub mod client_addr;
+pub mod cookie;
+pub mod hop_by_hop;
 pub mod host;
+pub mod ip_set;
+pub mod path;
+pub mod query;
+pub mod request_guard;

@@ -38,6 +38,12 @@ pub struct TlsInfo {
     pub protocol: &'static str,
     /// Such as `TLS_AES_128_GCM_SHA256`.
     pub cipher: Cow<'static, str>,
+    /// Id of the `ssls` item that served the handshake.
+    pub ssl_id: Arc<str>,
+    /// Whether the item asked for a client certificate; then a good one was presented.
+    pub client_verified: bool,
+    /// Whether an earlier session was resumed.
+    pub resumed: bool,
 }
 
 /// The request line before a plugin rewrote it.
@@ -127,8 +133,9 @@ pub struct RequestState {
     pub body_bytes_sent: u64,
     /// Time from start to end, set before the log phase.
     pub request_time: Duration,
-    /// Outcome of each `_meta.filter`, by its slot: 0 not asked yet, 1 run, 2 skip.
-    pub(super) filters: SmallVec<[u8; 16]>,
+    /// Outcome of each `_meta.filter` asked so far, by the plugin's address: it is evaluated once
+    /// a request (`spec/00` §8.1).
+    pub(super) filters: SmallVec<[(usize, bool); 2]>,
     /// Plugins' own state for this request.
     extensions: SmallVec<[Box<dyn Any + Send + Sync>; 2]>,
 }
@@ -229,14 +236,19 @@ impl RequestCtx<'_> {
         self.head.uri.query()
     }
 
-    /// Host the client asked for, without port: `Host`, or `:authority` over HTTP/2.
+    /// Host the client asked for, as received: `Host`, or `:authority` over HTTP/2.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<&str> {
+        match self.head.headers.get(http::header::HOST) {
+            Some(host) => host.to_str().ok(),
+            None => Some(self.head.uri.authority()?.as_str()),
+        }
+    }
+
+    /// The same without port.
     #[must_use]
     pub fn host(&self) -> Option<&str> {
-        let host = match self.head.headers.get(http::header::HOST) {
-            Some(host) => host.to_str().ok()?,
-            None => self.head.uri.authority()?.as_str(),
-        };
-        Some(crate::http::host::without_port(host))
+        self.host_and_port().map(crate::http::host::without_port)
     }
 
     /// `https` or `http`, by the connection.

@@ -4,8 +4,14 @@
 pub mod chain;
 pub mod ctx;
 pub mod def;
+pub mod meta;
 pub mod phase;
 pub mod respond;
+mod target;
+pub mod vars;
+
+#[cfg(test)]
+mod testing;
 
 mod auth;
 mod observe;
@@ -13,14 +19,25 @@ mod security;
 mod traffic;
 mod transform;
 
-pub use chain::{Chain, ChainConfig};
+pub use chain::{Chain, Plugin, Scopes};
 pub use ctx::{RequestCtx, RequestState, RouteInfo};
 pub use def::{BuildCtx, BuildError, Credential, PluginDef, PluginKind};
+pub use meta::Meta;
 pub use phase::{Flow, Hooks, Step};
 pub use respond::Response;
 
 /// Every plugin, by priority. The proxy knows none of them by name.
-pub const ALL: &[&PluginDef] = &[];
+pub const ALL: &[&PluginDef] = &[
+    &traffic::request_id::DEF,
+    &traffic::mocking::DEF,
+    &security::cors::DEF,
+    &security::ip_restriction::DEF,
+    &auth::key_auth::DEF,
+    &transform::proxy_rewrite::DEF,
+    &traffic::redirect::DEF,
+    &transform::response_rewrite::DEF,
+    &observe::prometheus::DEF,
+];
 
 /// The plugin of that name.
 #[must_use]
@@ -29,4 +46,21 @@ pub fn find(name: &str) -> Option<(usize, &'static PluginDef)> {
         .enumerate()
         .find(|(_, def)| def.name == name)
         .map(|(ordinal, def)| (ordinal, *def))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plugins_are_listed_once_by_priority() {
+        assert!(
+            ALL.is_sorted_by(|a, b| a.priority > b.priority),
+            "higher runs first"
+        );
+        for def in ALL {
+            let (_, found) = find(def.name).expect("plugin is listed");
+            assert_eq!(found.priority, def.priority, "{} is listed once", def.name);
+        }
+    }
 }

@@ -97,6 +97,7 @@ pub struct Hooks {
     pub(super) header_filter: Option<Arc<dyn HeaderFilter>>,
     pub(super) body_filter: Option<Arc<dyn BodyFilter>>,
     pub(super) log: Option<Arc<dyn Log>>,
+    redacted: Vec<Box<str>>,
 }
 
 impl Hooks {
@@ -106,6 +107,12 @@ impl Hooks {
             plugin: Arc::new(plugin),
             hooks: Self::default(),
         }
+    }
+
+    /// Names of headers, query arguments and cookies that logs must mask.
+    #[must_use]
+    pub fn redacted(&self) -> &[Box<str>] {
+        &self.redacted
     }
 }
 
@@ -136,6 +143,13 @@ phase!(body_filter, BodyFilter);
 phase!(log, Log);
 
 impl<T> HooksOf<T> {
+    /// Logs mask the header, query argument or cookie of that name: it carries a credential.
+    #[must_use]
+    pub fn redact(mut self, name: &str) -> Self {
+        self.hooks.redacted.push(name.into());
+        self
+    }
+
     /// The finished set.
     #[must_use]
     pub fn done(self) -> Hooks {

@@ -1,1 +1,314 @@
-//! (room under construction)
+//! The request's way through Pingora. Takes the snapshot once; decides nothing that a snapshot
+//! could have decided at load.
+
+pub mod ctx;
+pub mod drain;
+mod forward;
+pub mod handshake;
+mod header_deadline;
+mod intake;
+pub mod listener;
+mod record;
+mod rescue;
+mod respond;
+mod settings;
+pub mod signals;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header;
+use pingora_core::modules::http::HttpModules;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::clock::Clock;
+use crate::plugins::respond::Source;
+use crate::plugins::{Chain, Flow, RequestCtx, Response};
+use crate::reload::SnapshotCell;
+use crate::snapshot::{Outcome, UpstreamLink};
+use ctx::{Ctx, Exchange};
+pub use settings::ProxySettings;
+
+/// The gateway as Pingora sees it.
+pub struct Gateway {
+    cell: Arc<SnapshotCell>,
+    clock: Arc<dyn Clock>,
+    settings: ProxySettings,
+    no_plugins: Arc<Chain>,
+}
+
+impl Gateway {
+    /// A gateway over the snapshots that `cell` will hold.
+    #[must_use]
+    pub fn new(cell: Arc<SnapshotCell>, clock: Arc<dyn Clock>, settings: ProxySettings) -> Self {
+        Self {
+            cell,
+            clock,
+            settings,
+            no_plugins: Arc::new(Chain::default()),
+        }
+    }
+
+    /// Rewrite and access of all scopes, then the choice of an upstream. `Some` ends the request.
+    async fn decide(&self, session: &mut Session, exchange: &mut Exchange) -> Option<Response> {
+        if exchange.snapshot.global_refused {
+            return Some(Response::error_msg(503, "a global rule is not valid"));
+        }
+        self.find_route(session, exchange);
+        let route = exchange.route.clone();
+        if let Some(Outcome::Serve { chain, .. }) = route.as_ref().map(|route| &route.outcome) {
+            exchange.scopes.route = Arc::clone(chain);
+        } else if let Some(Outcome::Refuse { status: 503 }) =
+            route.as_ref().map(|route| &route.outcome)
+        {
+            return Some(Response::status(503));
+        }
+        if let Some(response) = run_request_phases(session, exchange).await {
+            return Some(response);
+        }
+        let Some(Outcome::Serve {
+            upstream,
+            websocket,
+            ..
+        }) = route.as_ref().map(|route| &route.outcome)
+        else {
+            return Some(Response::error_msg(404, "404 Route Not Found"));
+        };
+        match upstream {
+            UpstreamLink::Ready(upstream) => exchange.upstream = Some(Arc::clone(upstream)),
+            UpstreamLink::None | UpstreamLink::Refused => return Some(Response::status(503)),
+            UpstreamLink::NotFound => return Some(Response::status(502)),
+        }
+        exchange.upgrade = *websocket && session.is_upgrade_req();
+        if !exchange.upgrade {
+            let head = session.req_header_mut();
+            head.remove_header(&header::UPGRADE);
+        }
+        let mut req = RequestCtx {
+            head: session.req_header_mut(),
+            state: &mut exchange.state,
+        };
+        exchange.scopes.before_proxy(&mut req);
+        exchange.filters_body = exchange.scopes.filters_body();
+        None
+    }
+
+    async fn answer(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        response: Response,
+    ) -> Result<()> {
+        exchange.state.source = respond::source_of(&response);
+        respond::answer(session, exchange, response, &self.settings.server).await
+    }
+}
+
+/// `spec/00` §7.1, steps 5–7.
+async fn run_request_phases(session: &mut Session, exchange: &mut Exchange) -> Option<Response> {
+    let mut req = RequestCtx {
+        head: session.req_header_mut(),
+        state: &mut exchange.state,
+    };
+    if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
+        return Some(*response);
+    }
+    if let Some(attached) = &req.state.consumer {
+        if let crate::consumer::GroupLink::Missing(_) = attached.consumer.group {
+            return Some(Response::status(503));
+        }
+        exchange.scopes.consumer = attached
+            .consumer
+            .plugins
+            .clone()
+            .and_then(|plugins| plugins.downcast::<Chain>().ok());
+        if let Flow::Respond(response) = exchange.scopes.consumer_rewrite(&mut req).await {
+            return Some(*response);
+        }
+    }
+    match exchange.scopes.access(&mut req).await {
+        Flow::Respond(response) => Some(*response),
+        Flow::Continue => None,
+    }
+}
+
+fn exchange_of(ctx: &mut Ctx) -> Result<&mut Exchange> {
+    ctx.exchange
+        .as_deref_mut()
+        .ok_or_else(|| Error::explain(ErrorType::InternalError, "request was not taken in"))
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Ctx;
+
+    fn new_ctx(&self) -> Ctx {
+        Ctx::default()
+    }
+
+    /// No compression module: what is not used costs nothing.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn early_request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<()> {
+        self.take_in(session, ctx)
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Ctx) -> Result<bool> {
+        let exchange = exchange_of(ctx)?;
+        match self.decide(session, exchange).await {
+            Some(response) => {
+                self.answer(session, exchange, response).await?;
+                Ok(true)
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
+        self.next_peer(session, exchange_of(ctx)?)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        upstream_request: &mut RequestHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        self.forward_head(session, upstream_request, exchange_of(ctx)?)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let exchange = exchange_of(ctx)?;
+        exchange.body_received += body.as_ref().map_or(0, |body| body.len() as u64);
+        let limit = self.settings.max_body_bytes;
+        if limit > 0 && exchange.body_received > limit {
+            return Err(Error::explain(
+                ErrorType::HTTPStatus(413),
+                "request body is over the limit",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Ctx,
+    ) -> Result<()> {
+        let exchange = exchange_of(ctx)?;
+        self.backward_head(session, response, exchange)
+    }
+
+    fn response_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Ctx,
+    ) -> Result<Option<Duration>> {
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return Ok(None);
+        };
+        if exchange.filters_body && !session.was_upgraded() {
+            let mut req = RequestCtx {
+                head: session.req_header_mut(),
+                state: &mut exchange.state,
+            };
+            exchange.scopes.body_filter(&mut req, body, end);
+        }
+        exchange.state.body_bytes_sent += body.as_ref().map_or(0, |body| body.len() as u64);
+        Ok(None)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        _: &HttpPeer,
+        ctx: &mut Ctx,
+        mut error: Box<Error>,
+    ) -> Box<Error> {
+        if let Some(exchange) = ctx.exchange.as_deref_mut() {
+            self.attempt_failed(exchange, &error);
+            error.set_retry(self.may_try_again(exchange));
+        }
+        error
+    }
+
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Ctx,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let mut error = error.more_context(format!("peer {peer}"));
+        if let Some(exchange) = ctx.exchange.as_deref_mut() {
+            if *error.esource() == pingora_error::ErrorSource::Upstream {
+                self.attempt_failed(exchange, &error);
+            }
+            // A request that may have been acted on is not sent twice (RFC 9110 §9.2.2).
+            let again = forward::is_resendable(&session.req_header().method)
+                && !session.as_ref().retry_buffer_truncated()
+                && !exchange.response_started;
+            if !again {
+                error.set_retry(false);
+            } else if *error.esource() == pingora_error::ErrorSource::Upstream {
+                let reused =
+                    matches!(error.retry, pingora_error::RetryType::ReusedOnly) && client_reused;
+                error.set_retry(reused || self.may_try_again(exchange));
+            } else {
+                error.retry.decide_reuse(client_reused);
+            }
+        }
+        error
+    }
+
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Ctx,
+    ) -> FailToProxy {
+        let status = rescue::status_of(error);
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return self.refuse_unread(session, status).await;
+        };
+        exchange.state.status = if status == 0 { 499 } else { status };
+        if status > 0 && session.response_written().is_none() {
+            exchange.state.source = Source::Core;
+            session.set_keepalive(None);
+            let response = Response::status(status);
+            if let Err(error) =
+                respond::answer(session, exchange, response, &self.settings.server).await
+            {
+                log::debug!("could not answer {status}: {error}");
+            }
+        }
+        FailToProxy {
+            error_code: status,
+            can_reuse_downstream: false,
+        }
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        self.record(session, error, ctx);
+    }
+
+    /// One line per failed request is in the access log; the cause is logged by `record`.
+    fn suppress_error_log(&self, _: &Session, _: &Ctx, _: &Error) -> bool {
+        true
+    }
+}

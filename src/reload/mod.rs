@@ -1,1 +1,196 @@
-//! (room under construction)
+//! The one road to production: documents → references → values → `snapshot::compile` → publish.
+//! A changed file, a signal and a changed secret are three triggers of it (`design.md` §2).
+
+mod publish;
+mod status;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::clock::Clock;
+use crate::config::Documents;
+use crate::config::source::{LoadError, Source};
+use crate::diagnostic::{Diagnostic, Severity};
+use crate::secrets::{ManagerSpec, Secrets, View};
+use crate::snapshot::Snapshot;
+use crate::snapshot::compile::{self, CompileEnv};
+
+pub use publish::SnapshotCell;
+pub use status::{ReloadResult, Status, StatusReport};
+
+/// Why a new snapshot is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trigger {
+    /// The resource file or folder changed, or somebody asked to look again (SIGHUP).
+    Source,
+    /// The secrets in use changed value or state.
+    Secrets,
+}
+
+/// The loop and all it needs.
+pub struct Reload {
+    source: Source,
+    secrets: Arc<Secrets>,
+    env: Arc<CompileEnv>,
+    cell: Arc<SnapshotCell>,
+    status: Arc<Status>,
+    clock: Arc<dyn Clock>,
+    load_wait: Duration,
+    documents: Arc<Documents>,
+}
+
+impl Reload {
+    /// A loop that has read `documents` from `source` and published nothing yet.
+    #[must_use]
+    pub fn new(
+        source: Source,
+        documents: Documents,
+        secrets: Arc<Secrets>,
+        env: Arc<CompileEnv>,
+        cell: Arc<SnapshotCell>,
+        status: Arc<Status>,
+        load_wait: Duration,
+    ) -> Self {
+        let clock = Arc::clone(&env.clock);
+        let documents = Arc::new(documents);
+        Self {
+            source,
+            secrets,
+            env,
+            cell,
+            status,
+            clock,
+            load_wait,
+            documents,
+        }
+    }
+
+    /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
+    pub async fn first(&mut self) {
+        let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
+        self.publish(&view, Trigger::Source).await;
+    }
+
+    /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
+    pub async fn run(
+        &mut self,
+        mut look_again: mpsc::Receiver<()>,
+        mut shutdown: watch::Receiver<bool>,
+    ) {
+        let mut secrets = self.secrets.changed();
+        // The first snapshot may have been made before something changed that this receiver saw.
+        secrets.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                _ = shutdown.changed() => return,
+                event = look_again.recv() => match event {
+                    Some(()) => self.read_source().await,
+                    None => return,
+                },
+                changed = secrets.changed() => match changed {
+                    Ok(()) => self.recompile().await,
+                    Err(_) => return,
+                },
+            }
+        }
+    }
+
+    async fn read_source(&mut self) {
+        match self.source.load() {
+            Ok(documents) => {
+                self.documents = Arc::new(documents);
+                let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
+                self.publish(&view, Trigger::Source).await;
+            }
+            Err(error) => self.reject(&error),
+        }
+    }
+
+    async fn recompile(&mut self) {
+        let view = self.secrets.view();
+        self.publish(&view, Trigger::Secrets).await;
+    }
+
+    fn reject(&self, error: &LoadError) {
+        log::error!("configuration rejected, the previous one serves on: {error}");
+        self.status.rejected(error.to_string());
+    }
+
+    async fn publish(&self, view: &View, trigger: Trigger) {
+        let previous = self.cell.current();
+        let snapshot = compile::compile(
+            &self.documents,
+            view,
+            previous.as_deref(),
+            &self.env,
+            self.clock.wall(),
+        );
+        report(&snapshot, previous.as_deref());
+        self.env.resolver.settle(self.load_wait).await;
+        let unresolved = snapshot
+            .diagnostics
+            .iter()
+            .filter(|d| d.code == "unresolved-reference")
+            .count();
+        let revision = snapshot.revision;
+        self.cell.publish(Arc::new(snapshot));
+        drop(previous);
+        self.env.kept.sweep();
+        self.status.unresolved(unresolved);
+        self.status
+            .accepted(self.clock.wall(), trigger == Trigger::Source);
+        log::info!("configuration in force: revision={revision} trigger={trigger:?}");
+    }
+}
+
+/// Makes the documents' references the ones in use and waits for their values.
+async fn ensure(documents: &Documents, secrets: &Arc<Secrets>, wait: Duration) -> View {
+    for problem in secrets.configure(&managers(documents)) {
+        log::error!(
+            "secrets/{} {}: {}",
+            problem.id,
+            problem.field,
+            problem.message
+        );
+    }
+    let references: BTreeSet<Arc<str>> = compile::references(documents).into_keys().collect();
+    secrets.ensure(&references, wait).await
+}
+
+/// The managers the documents declare.
+#[must_use]
+pub fn managers(documents: &Documents) -> Vec<ManagerSpec> {
+    documents
+        .secrets
+        .iter()
+        .map(|item| ManagerSpec {
+            id: Arc::clone(&item.id),
+            kind: item.value.manager.clone(),
+            fields: item.value.fields.clone(),
+        })
+        .collect()
+}
+
+/// Logs what is new; a finding that stood in the previous snapshot was logged then.
+fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
+    let known = previous.map_or(&[][..], |previous| &previous.diagnostics);
+    let known: std::collections::HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
+    for diagnostic in snapshot
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| !known.contains(&key(diagnostic)))
+    {
+        match diagnostic.severity {
+            Severity::Error => log::error!("{diagnostic}"),
+            Severity::Warning => log::warn!("{diagnostic}"),
+        }
+    }
+}
+
+fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
+    (&diagnostic.object, &diagnostic.field, &diagnostic.message)
+}

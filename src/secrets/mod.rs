@@ -1,10 +1,281 @@
 //! Resolves references to secrets, keeps the values in memory, refreshes them in the background.
-//! Never hands out a value that did not come from its manager.
+//! Never hands out a value that did not come from its manager; in particular never the text of a
+//! reference. Nothing here is awaited on a request's or a handshake's path: those read a [`View`].
 
+mod cache;
+mod fetch;
+pub mod manager;
 pub mod reference;
+mod refresh;
+pub mod report;
+pub mod settings;
+mod state;
 pub mod value;
 pub mod view;
 
+use std::any::Any;
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Clock;
+use cache::{Answer, Job};
+use fetch::Runner;
+use state::State;
+
 pub use reference::Reference;
+pub use report::{ManagerReport, ReferenceReport, ReferenceState};
+pub use settings::{FetchKind, ManagerProblem, ManagerSpec, Observer, SecretsSettings};
 pub use value::Secret;
-pub use view::{Resolved, Unresolved, View};
+pub use view::{Outcome, Resolved, Unresolved, View};
+
+/// The room's one entrance. Calls in order for a new configuration: [`Secrets::configure`], then
+/// [`Secrets::ensure`]; [`Secrets::run`] keeps the values current in between.
+pub struct Secrets {
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
+    state: Mutex<State>,
+    changed: watch::Sender<u64>,
+    /// Documents were read for the first time.
+    settled: Notify,
+    /// Something is due earlier than the loop expects.
+    wake: Notify,
+}
+
+/// A running watch of a manager, so that it is started once.
+pub(crate) struct Watching {
+    runner: Arc<Runner>,
+    _guard: Option<Box<dyn Any + Send>>,
+}
+
+impl Secrets {
+    /// An empty room. Takes its snapshot of the environment now.
+    #[must_use]
+    pub fn new(
+        settings: SecretsSettings,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Arc<Self> {
+        let state = State::new(settings, Arc::clone(&clock));
+        Arc::new(Self {
+            clock,
+            observer,
+            state: Mutex::new(state),
+            changed: watch::Sender::new(0),
+            settled: Notify::new(),
+            wake: Notify::new(),
+        })
+    }
+
+    /// Declares the managers of the newest configuration; [`Secrets::ensure`] puts them in force.
+    /// One whose fields did not change keeps its values; a changed one loses them; one that is
+    /// refused makes its references unresolved.
+    ///
+    /// Reads files that fields name (`tls.ca`), so it may block for a moment.
+    #[must_use]
+    pub fn configure(&self, managers: &[ManagerSpec]) -> Vec<ManagerProblem> {
+        self.state().configure(managers)
+    }
+
+    /// Makes these the references in use, fetches what is missing, and waits for it at most
+    /// `wait`. What is missing then is unresolved in the view, and is fetched on in the background
+    /// by [`Secrets::run`]. Until this ends, [`Secrets::view`] shows what it showed before.
+    ///
+    /// # Cancel safety
+    /// When dropped, the references are in use nevertheless and are shown.
+    pub async fn ensure(self: &Arc<Self>, references: &BTreeSet<Arc<str>>, wait: Duration) -> View {
+        let hold = Hold::new(self, references);
+        self.pump();
+        // A manager that is down is given up on after one try: a load must not wait for it.
+        let settled = async {
+            loop {
+                let notified = self.settled.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                if self.state().unsettled() == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        let _ = tokio::time::timeout(wait, settled).await;
+        self.wake.notify_one();
+        hold.release()
+    }
+
+    /// What the references in use are worth now.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.expire(now);
+        self.publish(&mut state);
+        state.published()
+    }
+
+    /// Bumped whenever a reference in use changes its value or state by itself. What
+    /// [`Secrets::ensure`] returned is not announced again.
+    #[must_use]
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Keeps the values current until `shutdown` turns true. Call it once, on the runtime that
+    /// outlives the others.
+    pub async fn run(self: Arc<Self>, shutdown: watch::Receiver<bool>) {
+        refresh::run(self, shutdown).await;
+    }
+
+    /// Reads everything in use again, as soon as [`Secrets::run`] gets to it.
+    pub fn refresh_now(&self) {
+        self.state().touch_all(self.clock.now());
+        self.wake();
+    }
+
+    /// Every reference in use, sorted; never a value.
+    #[must_use]
+    pub fn report(&self) -> Vec<ReferenceReport> {
+        self.state().report(self.clock.now())
+    }
+
+    /// Every manager in force, sorted by id.
+    #[must_use]
+    pub fn manager_report(&self) -> Vec<ManagerReport> {
+        self.state().manager_report(self.clock.now())
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    fn observer(&self) -> &dyn Observer {
+        &*self.observer
+    }
+
+    /// Never held across an await.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    fn woken(&self) -> impl Future<Output = ()> {
+        self.wake.notified()
+    }
+
+    /// Starts the reads that are due.
+    fn pump(self: &Arc<Self>) {
+        let due = self.state().take_due(self.clock.now());
+        for (runner, job) in due {
+            tokio::spawn(fetch::fetch(Arc::clone(self), runner, job));
+        }
+    }
+
+    fn take_answer(&self, started: Instant, job: &Job, answer: Answer) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.complete(now, started, job, answer);
+        self.publish(&mut state);
+        drop(state);
+        self.settled.notify_waiters();
+        self.wake();
+    }
+
+    fn manager_answers_again(&self, manager: &str) {
+        self.state().hasten(self.clock.now(), manager);
+        self.wake();
+    }
+
+    fn publish(&self, state: &mut State) {
+        if state.publish() {
+            self.changed
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+
+    fn until_next_due(&self) -> Duration {
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.expire(now);
+        self.publish(&mut state);
+        let next = state.next_event();
+        next.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
+    }
+
+    /// Starts watches of managers that are new, ends those of managers that are gone.
+    fn keep_watches(self: &Arc<Self>, watches: &mut Vec<Watching>) {
+        let runners = self.state().runners();
+        watches.retain(|watch| {
+            runners
+                .iter()
+                .any(|runner| Arc::ptr_eq(runner, &watch.runner))
+        });
+        for runner in runners {
+            if watches
+                .iter()
+                .any(|watch| Arc::ptr_eq(&runner, &watch.runner))
+            {
+                continue;
+            }
+            let guard = runner.watch(self);
+            watches.push(Watching {
+                runner,
+                _guard: guard,
+            });
+        }
+    }
+
+    fn reread_touched(&self) {
+        let mut state = self.state();
+        // Writers need a moment between opening a file and closing it.
+        let soon = self.clock.now() + WRITER_PAUSE;
+        for runner in state.runners() {
+            if runner.touched.swap(false, Ordering::AcqRel) {
+                state.touch(soon, &runner.id);
+            }
+        }
+    }
+}
+
+/// Keeps the published view as it is while a configuration's references are being fetched.
+struct Hold<'a> {
+    secrets: &'a Secrets,
+    released: bool,
+}
+
+impl<'a> Hold<'a> {
+    fn new(secrets: &'a Secrets, references: &BTreeSet<Arc<str>>) -> Self {
+        secrets.state().hold(secrets.clock.now(), references);
+        Self {
+            secrets,
+            released: false,
+        }
+    }
+
+    /// The view as it is now. Nobody else is told: the caller is the one who has to know.
+    fn release(mut self) -> View {
+        self.released = true;
+        let mut state = self.secrets.state();
+        state.expire(self.secrets.clock.now());
+        state.release()
+    }
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        if !self.released {
+            self.secrets.state().release();
+            self.secrets
+                .changed
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+    }
+}
+
+const WRITER_PAUSE: Duration = Duration::from_millis(150);

@@ -1,23 +1,553 @@
-//! Grammar of references (`spec/01` §1, design §3).
+//! Grammar of references (`spec/01` §1, design §3). Pure text work: it knows no manager's fields
+//! and no value. What it lets through cannot leave its manager's prefix.
+
+use std::fmt;
+use std::sync::Arc;
 
 /// A parsed reference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Reference(std::sync::Arc<str>);
+pub struct Reference {
+    text: Arc<str>,
+    target: Target,
+}
+
+/// What a reference points at.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Target {
+    /// A variable of the environment as it was at start.
+    Env {
+        /// Name, case-sensitive.
+        name: Box<str>,
+        /// One flat key of the variable's JSON object, slashes included.
+        json_key: Option<Box<str>>,
+    },
+    /// Something a declared manager keeps.
+    Managed(Key),
+}
+
+/// A place inside a manager. Each manager splits `path` its own way.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// Id of the manager's item, `<kind>/<name>`.
+    pub manager: Arc<str>,
+    /// Everything between the manager and the query: non-empty segments joined by `/`.
+    pub path: Box<str>,
+    /// The field, where it was named with `#`; then `path` is the document as a whole.
+    pub field: Option<Box<str>>,
+    /// `?version=`: an older version of the document. `None` is the newest.
+    pub version: Option<Arc<str>>,
+    /// `?decode=`: what to do with the text before it is the value.
+    pub decode: Option<Decode>,
+}
+
+/// How a value is unwrapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Decode {
+    /// Standard or URL-safe alphabet, padded or not; white space is ignored.
+    Base64,
+}
+
+/// Why a text is not a reference. Texts of `spec/01` §1.1 where APISIX has one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReferenceError {
+    /// Neither `$secret://` nor `$env://`.
+    #[error("error secret_uri prefix: {0}")]
+    Prefix(Box<str>),
+    /// No manager, or no slash behind it.
+    #[error("error format: no secret manager")]
+    NoManager,
+    /// No name of a manager's item, or no slash behind it.
+    #[error("error format: no secret conf id")]
+    NoConfId,
+    /// Nothing behind the manager.
+    #[error("error format: no secret key id")]
+    NoKey,
+    /// `$env://` without a name.
+    #[error("error format: no env name")]
+    NoEnvName,
+    /// A segment that could step out of the manager's prefix or mean different things to
+    /// different readers.
+    #[error("error format: {0} in secret key")]
+    Segment(SegmentFault),
+    /// `?` with something other than `version=` or `decode=`, or one of them twice.
+    #[error("error format: {0}")]
+    Query(&'static str),
+    /// Longer than [`MAX_LEN`].
+    #[error("error format: reference is longer than 4096 bytes")]
+    TooLong,
+    /// The manager needs a document and a field.
+    #[error("error key format, key: {0}")]
+    KeyFormat(Box<str>),
+}
+
+/// What is wrong with a segment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SegmentFault {
+    /// `//`, or a slash at either end.
+    Empty,
+    /// `.` or `..`, also percent-encoded.
+    Dots,
+    /// `%2f` or `%5c`, also encoded more than once, or a backslash.
+    EncodedSlash,
+    /// A control character, also percent-encoded.
+    Control,
+}
+
+impl fmt::Display for SegmentFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Empty => "empty segment",
+            Self::Dots => "'.' or '..' segment",
+            Self::EncodedSlash => "encoded slash or backslash",
+            Self::Control => "control character",
+        })
+    }
+}
 
 impl Reference {
     /// Whether the text claims to be a reference: starts with `$secret://`, or with `$env://` in
     /// any case. Such a text is never a literal value.
     #[must_use]
     pub fn is_reference(text: &str) -> bool {
-        text.starts_with("$secret://")
-            || text
-                .get(..7)
-                .is_some_and(|start| start.eq_ignore_ascii_case("$env://"))
+        text.starts_with(SECRET_PREFIX) || env_rest(text).is_some()
+    }
+
+    /// Reads a whole string as a reference.
+    ///
+    /// # Errors
+    /// Malformed; whoever holds it must refuse, never use the text.
+    pub fn parse(text: &str) -> Result<Self, ReferenceError> {
+        Self::parse_shared(&text.into())
+    }
+
+    /// [`Reference::parse`] that keeps the text it is given.
+    ///
+    /// # Errors
+    /// As [`Reference::parse`].
+    pub fn parse_shared(text: &Arc<str>) -> Result<Self, ReferenceError> {
+        if text.len() > MAX_LEN {
+            return Err(ReferenceError::TooLong);
+        }
+        let target = match (env_rest(text), text.strip_prefix(SECRET_PREFIX)) {
+            (Some(rest), _) => parse_env(rest)?,
+            (None, Some(rest)) => Target::Managed(parse_managed(rest)?),
+            (None, None) => {
+                let shown = text.chars().take(SHOWN_CHARS).collect::<String>();
+                return Err(ReferenceError::Prefix(shown.into()));
+            }
+        };
+        let text = Arc::clone(text);
+        Ok(Self { text, target })
     }
 
     /// The reference as written.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.text
+    }
+
+    /// What it points at.
+    #[must_use]
+    pub fn target(&self) -> &Target {
+        &self.target
+    }
+}
+
+impl Key {
+    /// The usual split of a manager with documents of fields: at `#` where there is one, else at
+    /// the last slash (APISIX's rule for Vault). The path is empty where there is no slash.
+    #[must_use]
+    pub fn split_last(&self) -> (&str, &str) {
+        match (&self.field, self.path.rsplit_once('/')) {
+            (Some(field), _) => (&self.path, field),
+            (None, Some(split)) => split,
+            (None, None) => ("", &self.path),
+        }
+    }
+}
+
+fn env_rest(text: &str) -> Option<&str> {
+    let (start, rest) = text.split_at_checked(ENV_PREFIX.len())?;
+    start.eq_ignore_ascii_case(ENV_PREFIX).then_some(rest)
+}
+
+fn parse_env(rest: &str) -> Result<Target, ReferenceError> {
+    let (name, json_key) = match rest.split_once('/') {
+        Some((name, key)) => (name, Some(key).filter(|key| !key.is_empty())),
+        None => (rest, None),
+    };
+    if name.is_empty() {
+        return Err(ReferenceError::NoEnvName);
+    }
+    if rest.chars().any(char::is_control) {
+        return Err(ReferenceError::Segment(SegmentFault::Control));
+    }
+    Ok(Target::Env {
+        name: name.into(),
+        json_key: json_key.map(Into::into),
+    })
+}
+
+fn parse_managed(rest: &str) -> Result<Key, ReferenceError> {
+    let present = |part: &&str| !part.is_empty();
+    let (kind, rest) = rest.split_once('/').ok_or(ReferenceError::NoManager)?;
+    let kind = Some(kind)
+        .filter(present)
+        .ok_or(ReferenceError::NoManager)?;
+    let (name, rest) = rest.split_once('/').ok_or(ReferenceError::NoConfId)?;
+    let name = Some(name).filter(present).ok_or(ReferenceError::NoConfId)?;
+
+    let (rest, field) = match rest.split_once('#') {
+        Some((rest, field)) => (rest, Some(field)),
+        None => (rest, None),
+    };
+    let (path, query) = match rest.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (rest, None),
+    };
+    if path.is_empty() {
+        return Err(ReferenceError::NoKey);
+    }
+    for segment in [kind, name].into_iter().chain(path.split('/')) {
+        check_segment(segment)?;
+    }
+    if let Some(field) = field {
+        check_field(field)?;
+    }
+    let (version, decode) = parse_query(query)?;
+    Ok(Key {
+        manager: format!("{kind}/{name}").into(),
+        path: path.into(),
+        field: field.map(Into::into),
+        version,
+        decode,
+    })
+}
+
+fn check_field(field: &str) -> Result<(), ReferenceError> {
+    if field.is_empty() {
+        return Err(ReferenceError::NoKey);
+    }
+    if field.contains('?') {
+        return Err(ReferenceError::Query("the query stands before the '#'"));
+    }
+    if field.chars().any(char::is_control) {
+        return Err(ReferenceError::Segment(SegmentFault::Control));
+    }
+    Ok(())
+}
+
+/// Checks the segment as written and as any number of percent-decodings would read it, since a
+/// proxy in front of the manager may decode once more than we encode.
+fn check_segment(segment: &str) -> Result<(), ReferenceError> {
+    if segment.is_empty() {
+        return Err(ReferenceError::Segment(SegmentFault::Empty));
+    }
+    let mut reading = segment.as_bytes().to_vec();
+    loop {
+        if let Some(fault) = segment_fault(&reading) {
+            return Err(ReferenceError::Segment(fault));
+        }
+        let decoded: Vec<u8> = percent_encoding::percent_decode(&reading).collect();
+        if decoded.len() == reading.len() {
+            return Ok(());
+        }
+        reading = decoded;
+    }
+}
+
+fn segment_fault(segment: &[u8]) -> Option<SegmentFault> {
+    if segment == b"." || segment == b".." {
+        return Some(SegmentFault::Dots);
+    }
+    if segment.iter().any(|byte| matches!(byte, b'/' | b'\\')) {
+        return Some(SegmentFault::EncodedSlash);
+    }
+    let control = match std::str::from_utf8(segment) {
+        Ok(text) => text.chars().any(char::is_control),
+        Err(_) => segment.iter().any(u8::is_ascii_control),
+    };
+    control.then_some(SegmentFault::Control)
+}
+
+fn parse_query(query: Option<&str>) -> Result<(Option<Arc<str>>, Option<Decode>), ReferenceError> {
+    let (mut version, mut decode) = (None, None);
+    for pair in query.into_iter().flat_map(|query| query.split('&')) {
+        let known = match pair.split_once('=') {
+            Some(("version", text)) if is_version(text) => version.replace(text.into()).is_none(),
+            Some(("version", _)) => {
+                return Err(ReferenceError::Query(
+                    "version is 1 to 128 letters, digits, '-', '_' or '.'",
+                ));
+            }
+            Some(("decode", "base64")) => decode.replace(Decode::Base64).is_none(),
+            Some(("decode", _)) => return Err(ReferenceError::Query("decode knows only base64")),
+            _ => {
+                return Err(ReferenceError::Query(
+                    "a query knows only version= and decode=",
+                ));
+            }
+        };
+        if !known {
+            return Err(ReferenceError::Query("query parameter given twice"));
+        }
+    }
+    Ok((version, decode))
+}
+
+fn is_version(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    (1..=128).contains(&text.len()) && text.bytes().all(fits)
+}
+
+const SECRET_PREFIX: &str = "$secret://";
+const ENV_PREFIX: &str = "$env://";
+
+/// Longest reference, in bytes.
+pub const MAX_LEN: usize = 4096;
+
+/// How much of a text that is no reference an error repeats: it may be a literal secret.
+const SHOWN_CHARS: usize = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(text: &str) -> Key {
+        match Reference::parse(text).expect("reference must parse").target {
+            Target::Managed(key) => key,
+            Target::Env { .. } => panic!("{text} is not an env reference"),
+        }
+    }
+
+    fn error(text: &str) -> String {
+        Reference::parse(text)
+            .expect_err("must be refused")
+            .to_string()
+    }
+
+    #[test]
+    fn only_a_whole_string_with_a_prefix_claims_to_be_a_reference() {
+        for (text, claims) in [
+            ("$secret://vault/1/a/b", true),
+            ("$secret://", true),
+            ("$SECRET://vault/1/a/b", false),
+            ("$env://A", true),
+            ("$ENV://A", true),
+            ("$eNv://", true),
+            ("Bearer $env://T", false),
+            ("$remote_addr", false),
+            ("$env:/", false),
+            ("", false),
+            ("€€€", false),
+        ] {
+            assert_eq!(Reference::is_reference(text), claims, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn env_references_end_the_name_at_the_first_slash() {
+        for (text, name, json_key) in [
+            ("$env://A", "A", None),
+            ("$ENV://a_B", "a_B", None),
+            ("$env://A/k", "A", Some("k")),
+            ("$env://A/k/l/../m", "A", Some("k/l/../m")),
+            ("$env://A/", "A", None),
+            ("$env://A?x=y#z", "A?x=y#z", None),
+        ] {
+            let parsed = Reference::parse(text).expect("reference must parse");
+            let expected = Target::Env {
+                name: name.into(),
+                json_key: json_key.map(Into::into),
+            };
+            assert_eq!(parsed.target(), &expected, "{text}");
+            assert_eq!(parsed.as_str(), text);
+        }
+    }
+
+    #[test]
+    fn managed_references_are_taken_apart() {
+        for (text, path, field, version, decode) in [
+            ("$secret://vault/1/jack/key", "jack/key", None, None, false),
+            ("$secret://vault/1/k", "k", None, None, false),
+            ("$secret://vault/1/a/b/c d", "a/b/c d", None, None, false),
+            ("$secret://vault/1/a/b#f/g", "a/b", Some("f/g"), None, false),
+            (
+                "$secret://vault/1/a/b?version=7",
+                "a/b",
+                None,
+                Some("7"),
+                false,
+            ),
+            (
+                "$secret://vault/1/a/b?decode=base64",
+                "a/b",
+                None,
+                None,
+                true,
+            ),
+            (
+                "$secret://vault/1/a/b?decode=base64&version=7#x",
+                "a/b",
+                Some("x"),
+                Some("7"),
+                true,
+            ),
+            (
+                "$secret://vault/1/100%/ключ",
+                "100%/ключ",
+                None,
+                None,
+                false,
+            ),
+            (
+                "$secret://vault/1/.../..a/a..",
+                ".../..a/a..",
+                None,
+                None,
+                false,
+            ),
+        ] {
+            let key = key(text);
+            assert_eq!(&*key.manager, "vault/1", "{text}");
+            assert_eq!(&*key.path, path, "{text}");
+            assert_eq!(key.field.as_deref(), field, "{text}");
+            assert_eq!(key.version.as_deref(), version, "{text}");
+            assert_eq!(key.decode.is_some(), decode, "{text}");
+        }
+    }
+
+    #[test]
+    fn malformed_references_say_what_apisix_says() {
+        for (text, message) in [
+            (
+                "Bearer hunter2-hunter2",
+                "error secret_uri prefix: Bearer hun",
+            ),
+            ("$secret://", "error format: no secret manager"),
+            ("$secret://vault", "error format: no secret manager"),
+            ("$secret:///1/k", "error format: no secret manager"),
+            ("$secret://vault/", "error format: no secret conf id"),
+            ("$secret://vault/1", "error format: no secret conf id"),
+            ("$secret://vault//k", "error format: no secret conf id"),
+            ("$secret://vault/1/", "error format: no secret key id"),
+            (
+                "$secret://vault/1/?version=1",
+                "error format: no secret key id",
+            ),
+            ("$secret://vault/1/a#", "error format: no secret key id"),
+            ("$env://", "error format: no env name"),
+            ("$env:///k", "error format: no env name"),
+            (
+                "$env://A\nB",
+                "error format: control character in secret key",
+            ),
+            (
+                "$secret://vault/1/a?v=1",
+                "error format: a query knows only version= and decode=",
+            ),
+            (
+                "$secret://vault/1/a?",
+                "error format: a query knows only version= and decode=",
+            ),
+            (
+                "$secret://vault/1/a?decode=hex",
+                "error format: decode knows only base64",
+            ),
+            (
+                "$secret://vault/1/a?version=1&version=2",
+                "error format: query parameter given twice",
+            ),
+            (
+                "$secret://vault/1/a#f?version=1",
+                "error format: the query stands before the '#'",
+            ),
+        ] {
+            assert_eq!(error(text), message, "{text:?}");
+        }
+        for version in ["", "a/b", "..%2f", "é", &"9".repeat(129)] {
+            assert!(
+                error(&format!("$secret://vault/1/a?version={version}")).contains("version is")
+            );
+        }
+        assert!(error(&format!("$secret://vault/1/{}", "a".repeat(5000))).contains("4096"));
+    }
+
+    #[test]
+    fn no_segment_can_step_out_of_the_prefix() {
+        let bad = [
+            "",
+            ".",
+            "..",
+            "%2e",
+            "%2E%2e",
+            ".%2e",
+            "%252e%252e",
+            "a%2fb",
+            "a%2Fb",
+            "a%252fb",
+            "..%2f..",
+            "a\\b",
+            "a%5cb",
+            "a\0b",
+            "a\nb",
+            "a%00b",
+            "a%0d%0ab",
+            "a\u{85}b",
+            "a\u{7f}",
+        ];
+        for segment in bad {
+            for text in [
+                format!("$secret://vault/1/{segment}/f"),
+                format!("$secret://vault/1/a/{segment}/f"),
+                format!("$secret://vault/1/a/b/{segment}"),
+                format!("$secret://vault/1/{segment}/b#f"),
+                format!("$secret://{segment}/1/a/b"),
+                format!("$secret://vault/{segment}/a/b"),
+            ] {
+                assert!(Reference::parse(&text).is_err(), "{text:?} must be refused");
+            }
+        }
+    }
+
+    /// Every text over a small hostile alphabet: what parses has only harmless segments.
+    #[test]
+    fn whatever_parses_stays_below_its_manager() {
+        let alphabet = ["a", "/", ".", "%", "2e", "2f", "25", "?", "#", "\\", "\0"];
+        let mut texts = vec![String::new()];
+        for _ in 0..5 {
+            let longer = texts
+                .iter()
+                .flat_map(|text| alphabet.map(|piece| format!("{text}{piece}")))
+                .collect();
+            texts = longer;
+        }
+        for rest in texts {
+            let Ok(reference) = Reference::parse(&format!("$secret://vault/1/{rest}")) else {
+                continue;
+            };
+            let Target::Managed(key) = reference.target() else {
+                panic!("{rest:?} must not become an env reference");
+            };
+            for segment in key.path.split('/') {
+                let read = percent_encoding::percent_decode_str(segment).decode_utf8_lossy();
+                for bad in ["..", "."] {
+                    assert_ne!(read, bad, "{rest:?}");
+                }
+                assert!(!read.contains(['/', '\\', '\0', '?', '#']), "{rest:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_field_is_behind_the_last_slash_or_the_hash() {
+        assert_eq!(key("$secret://vault/1/a/b/c").split_last(), ("a/b", "c"));
+        assert_eq!(
+            key("$secret://vault/1/a/b#c/d").split_last(),
+            ("a/b", "c/d")
+        );
+        assert_eq!(key("$secret://vault/1/a").split_last(), ("", "a"));
     }
 }

@@ -1,1 +1,110 @@
-//! (room under construction)
+//! The compiled configuration: what requests and handshakes read, immutable, replaced whole.
+//! [`compile::compile`] is pure: the same documents and values give the same snapshot.
+
+mod certificates;
+pub mod compile;
+mod consumers;
+mod plugins;
+mod routes;
+pub mod substitute;
+mod unit;
+mod upstreams;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::resource::TimeoutConfig;
+use crate::consumer::Consumers;
+use crate::diagnostic::Diagnostic;
+use crate::plugins::{Chain, RouteInfo};
+use crate::routing::Router;
+use crate::tls::sni_store::SniStore;
+use crate::upstream::Upstream;
+
+/// What a request that matched a route gets.
+pub enum Outcome {
+    /// Plugins run, then the upstream.
+    Serve {
+        /// The route's merged plugins.
+        chain: Arc<Chain>,
+        /// Where it goes when no plugin answers.
+        upstream: UpstreamLink,
+        /// Timeouts of the route, over the upstream's.
+        timeout: Option<TimeoutConfig>,
+        /// Whether WebSocket upgrades are passed on.
+        websocket: bool,
+    },
+    /// A piece the route stands on is missing or refused (`spec/00` §1.3).
+    Refuse {
+        /// 404 or 503.
+        status: u16,
+    },
+}
+
+/// A route's upstream.
+#[derive(Clone)]
+pub enum UpstreamLink {
+    /// It is there.
+    Ready(Arc<Upstream>),
+    /// The route names none: 503.
+    None,
+    /// The id names nothing, or an upstream that was refused: 502.
+    NotFound,
+    /// A secret it needs has no value: 503.
+    Refused,
+}
+
+/// A compiled route.
+pub struct CompiledRoute {
+    /// Names for variables, metrics and logs.
+    pub info: Arc<RouteInfo>,
+    /// What happens.
+    pub outcome: Outcome,
+}
+
+/// A served certificate, for metrics.
+#[derive(Debug, Clone)]
+pub struct CertificateReport {
+    /// Id of the `ssls` item.
+    pub ssl: Arc<str>,
+    /// Its names.
+    pub names: Vec<String>,
+    /// End of validity of the pair that ends first; `None` where the item refuses.
+    pub not_after: Option<SystemTime>,
+}
+
+/// How many items of a kind there are, and how many of them refuse.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ItemCount {
+    /// All.
+    pub items: usize,
+    /// Refusing.
+    pub refused: usize,
+}
+
+/// The whole.
+pub struct Snapshot {
+    /// Counts up with every publication.
+    pub revision: u64,
+    /// Finds a request's route.
+    pub router: Router<Arc<CompiledRoute>>,
+    /// Global rules.
+    pub global: Arc<Chain>,
+    /// A global rule was refused: every request answers 503.
+    pub global_refused: bool,
+    /// Consumers.
+    pub consumers: Arc<Consumers>,
+    /// Certificates by name.
+    pub names: Arc<SniStore>,
+    /// Certificates, for metrics.
+    pub certificates: Vec<CertificateReport>,
+    /// Counts by kind (`routes`, `consumers`, …).
+    pub counts: HashMap<&'static str, ItemCount>,
+    /// Everything found while parsing and compiling.
+    pub diagnostics: Vec<Diagnostic>,
+    /// Which objects use which reference.
+    pub users: HashMap<Arc<str>, Vec<Arc<str>>>,
+    /// The pieces, for reuse.
+    units: compile::AllUnits,
+}

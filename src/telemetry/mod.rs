@@ -1,3 +1,15 @@
 //! Sinks for plain data: metrics, logging, access log. Never sees a secret by type.
 
+pub mod access_log;
+mod escape;
+pub mod format;
+pub mod logging;
 pub mod metrics;
+pub mod redact;
+pub mod sink;
+
+pub use access_log::AccessLog;
+pub use escape::Escape;
+pub use format::LogFormat;
+pub use logging::Logger;
+pub use metrics::Metrics;

@@ -2,4 +2,19 @@
 //! connection and no secret manager: values come in, parsed pieces go out.
 #![deny(unsafe_code)]
 
+pub mod certificate;
+pub mod client_auth;
 pub mod dev;
+pub mod ffi;
+pub mod item;
+pub mod pair;
+pub mod policy;
+pub mod sni;
+pub mod sni_store;
+
+pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
+pub use client_auth::ClientAuth;
+pub use item::{Built, ItemFinding, ItemInput, build_identity};
+pub use pair::{Newest, PairChoice, PairError, choose_pair};
+pub use policy::{Protocol, Protocols, TlsPolicy};
+pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};

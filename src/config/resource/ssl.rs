@@ -2,6 +2,10 @@
 
 use std::collections::HashMap;
 
+use super::shape::{self, Head, Pem, Shared, fields, inner_fields, pem, unique};
+use crate::config::check::Check;
+use crate::config::node::{At, Entry, Node};
+
 /// What the certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SslKind {
@@ -40,4 +44,129 @@ pub struct SslConfig {
     pub enabled: bool,
     /// Labels.
     pub labels: HashMap<String, String>,
+}
+
+#[derive(Default)]
+struct Halves {
+    cert: Option<String>,
+    key: Option<String>,
+    certs: Vec<String>,
+    keys: Vec<String>,
+    given: Vec<&'static str>,
+}
+
+pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, SslConfig) {
+    let (mut head, mut ssl) = (
+        Head::default(),
+        SslConfig {
+            enabled: true,
+            ..Default::default()
+        },
+    );
+    let mut halves = Halves::default();
+    fields(check, entries, |check, key, mut node| {
+        head.take(check, Shared::NoName, key, &mut node)
+            || field(&mut ssl, &mut halves, check, key, node)
+    });
+    let given = |key: &str| halves.given.contains(&key);
+    for half in ["cert", "key"] {
+        if !given(half) {
+            check.error(
+                at,
+                "missing-field",
+                format!("property \"{half}\" is required"),
+            );
+        }
+    }
+    if given("sni") && given("snis") {
+        check.error(at, "conflict", "sni and snis exclude each other");
+    }
+    if ssl.kind == SslKind::Server && !given("sni") && !given("snis") {
+        check.error(at, "missing-field", "expected sni or snis");
+    }
+    if halves.certs.len() != halves.keys.len() && !check.refused() {
+        check.error(at, "conflict", "mismatched number of certs and keys");
+    }
+    ssl.pairs.extend(halves.cert.zip(halves.key));
+    ssl.pairs.extend(halves.certs.into_iter().zip(halves.keys));
+    ssl.labels = std::mem::take(&mut head.labels);
+    (head, ssl)
+}
+
+fn field(
+    ssl: &mut SslConfig,
+    halves: &mut Halves,
+    check: &mut Check,
+    key: &str,
+    node: Node,
+) -> bool {
+    halves.given.extend(
+        ["cert", "key", "sni", "snis"]
+            .into_iter()
+            .find(|name| *name == key),
+    );
+    match key {
+        "type" => {
+            let word = check.word(node, &["server", "client"]);
+            ssl.kind = if word.as_deref() == Some("client") {
+                SslKind::Client
+            } else {
+                SslKind::Server
+            };
+        }
+        "cert" => halves.cert = pem(check, node, Pem::Certificate),
+        "key" => halves.key = pem(check, node, Pem::Key),
+        "certs" => {
+            let nodes = check.list(node).unwrap_or_default();
+            halves.certs = check.each(nodes, |check, node| pem(check, node, Pem::Certificate));
+        }
+        "keys" => {
+            let nodes = check.list(node).unwrap_or_default();
+            halves.keys = check.each(nodes, |check, node| pem(check, node, Pem::Key));
+        }
+        "sni" => ssl.snis.extend(sni(check, node)),
+        "snis" => ssl.snis.extend(unique(check, node, 1, sni)),
+        "client" => ssl.client = client(check, node),
+        "ssl_protocols" => {
+            ssl.ssl_protocols = unique(check, node, 0, |check, node| {
+                check.word(node, &["TLSv1.1", "TLSv1.2", "TLSv1.3"])
+            });
+        }
+        "status" => ssl.enabled = check.int(&node, 0..=1) != Some(0),
+        "ocsp_stapling" => check.warn(node.at, "unsupported", "OCSP stapling is not supported yet"),
+        _ => return false,
+    }
+    true
+}
+
+fn sni(check: &mut Check, node: Node) -> Option<String> {
+    let name = shape::host(check, node)?;
+    Some(name.strip_suffix('.').map(str::to_owned).unwrap_or(name))
+}
+
+fn client(check: &mut Check, node: Node) -> Option<SslClientConfig> {
+    let at = node.at;
+    let mut client = SslClientConfig {
+        depth: 1,
+        ..Default::default()
+    };
+    let mut given = false;
+    inner_fields(check, node, |check, key, node| {
+        match key {
+            "ca" => {
+                given = true;
+                client.ca = pem(check, node, Pem::Certificate).unwrap_or_default();
+            }
+            "depth" => client.depth = check.small(&node, 0..=i64::from(u32::MAX)).unwrap_or(1),
+            "skip_mtls_uri_regex" => {
+                client.skip_mtls_uri_regex = unique(check, node, 1, Check::text);
+            }
+            _ => return false,
+        }
+        true
+    });
+    if !given {
+        check.error(at, "missing-field", "property \"ca\" is required");
+    }
+    given.then_some(client)
 }

@@ -1,1 +1,3 @@
 //! Group `observe`: holds only what its plugins share.
+
+pub(in crate::plugins) mod prometheus;

@@ -1,1 +1,4 @@
 //! Group `security`: holds only what its plugins share.
+
+pub(super) mod cors;
+pub(super) mod ip_restriction;

@@ -1,0 +1,91 @@
+//! Liveness and readiness (`spec/05` §5).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::Method;
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::json;
+
+use super::{Answer, answer, not_found, refuse_method};
+
+/// Says whether the gateway may be sent traffic. Asked for each probe; must not wait.
+pub trait Readiness: Send + Sync {
+    /// Why not, in words for an operator (no configuration yet, a manager without values,
+    /// shutting down); `None` when it may.
+    fn obstacle(&self) -> Option<String>;
+}
+
+impl<F: Fn() -> Option<String> + Send + Sync> Readiness for F {
+    fn obstacle(&self) -> Option<String> {
+        self()
+    }
+}
+
+/// Answers `/status` and `/status/ready`.
+pub struct StatusApp {
+    readiness: Arc<dyn Readiness>,
+}
+
+impl StatusApp {
+    /// `/status/ready` answers what `readiness` says.
+    #[must_use]
+    pub fn new(readiness: Arc<dyn Readiness>) -> Self {
+        Self { readiness }
+    }
+
+    fn respond(&self, method: &Method, path: &str) -> Answer {
+        let obstacle = match path {
+            "/status" => None,
+            "/status/ready" => self.readiness.obstacle(),
+            _ => return not_found(method),
+        };
+        if let Some(refusal) = refuse_method(method) {
+            return refusal;
+        }
+        let (status, body) = match obstacle {
+            None => (200, json!({"status": "ok"})),
+            Some(error) => (503, json!({"status": "error", "error": error})),
+        };
+        answer(method, status, JSON, body.to_string().into_bytes())
+    }
+}
+
+#[async_trait]
+impl ServeHttp for StatusApp {
+    async fn response(&self, session: &mut ServerSession) -> Answer {
+        let head = session.req_header();
+        self.respond(&head.method, head.uri.path())
+    }
+}
+
+const JSON: &str = "application/json";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_decides_ready_and_nothing_else() {
+        let ready = StatusApp::new(Arc::new(|| None));
+        let unready = StatusApp::new(Arc::new(|| Some("no \"configuration\" yet".to_owned())));
+        let ok = r#"{"status":"ok"}"#;
+        let error = r#"{"status":"error","error":"no \"configuration\" yet"}"#;
+        for (app, method, path, status, body) in [
+            (&ready, Method::GET, "/status", 200, ok),
+            (&unready, Method::GET, "/status", 200, ok),
+            (&ready, Method::GET, "/status/ready", 200, ok),
+            (&unready, Method::GET, "/status/ready", 503, error),
+            (&unready, Method::HEAD, "/status/ready", 503, ""),
+            (&ready, Method::POST, "/status", 405, "method not allowed\n"),
+            (&ready, Method::GET, "/status/", 404, "not found\n"),
+            (&ready, Method::GET, "/", 404, "not found\n"),
+        ] {
+            let response = app.respond(&method, path);
+            assert_eq!(response.status().as_u16(), status, "{method} {path}");
+            let text = String::from_utf8_lossy(response.body());
+            assert_eq!(text, body, "{method} {path}");
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! `claviger:` of `config.yaml`: what is ours. APISIX ignores it; unknown keys here are findings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::nginx::{LEVELS, threads};
+use super::units::{duration, size};
+use super::{entries, set, strings};
+use crate::config::check::Check;
+use crate::config::node::{At, Node};
+
+/// `claviger:`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Claviger {
+    /// Where the process id is written. Default `logs/claviger.pid`.
+    pub pid_file: PathBuf,
+    /// Resource file or folder; `None` is `apisix.yaml` (or `.json`) beside `config.yaml`.
+    pub resources: Option<PathBuf>,
+    /// Socket over which listeners go to a new process. Default `logs/claviger-upgrade.sock`.
+    pub upgrade_sock: PathBuf,
+    /// Traffic threads; `None` takes `nginx_config.worker_processes`.
+    pub threads: Option<usize>,
+    /// The resource files together may be no larger, in bytes. Default 64 MiB.
+    pub max_resource_bytes: u64,
+    /// Whether the process may be dumped or traced by its own user. Default false.
+    pub allow_core_dump: bool,
+    /// Whether clients that ask for an unknown name are served as `apisix.ssl.fallback_sni` too.
+    /// Default false: they get an alert.
+    pub fallback_for_unknown: bool,
+    /// Secrets.
+    pub secrets: SecretSettings,
+    /// Bounds on what clients can grow.
+    pub limits: Limits,
+    /// Logs.
+    pub log: LogSettings,
+}
+
+impl Default for Claviger {
+    fn default() -> Self {
+        Self {
+            pid_file: "logs/claviger.pid".into(),
+            resources: None,
+            upgrade_sock: "logs/claviger-upgrade.sock".into(),
+            threads: None,
+            max_resource_bytes: 64 << 20,
+            allow_core_dump: false,
+            fallback_for_unknown: false,
+            secrets: SecretSettings::default(),
+            limits: Limits::default(),
+            log: LogSettings::default(),
+        }
+    }
+}
+
+impl Claviger {
+    pub(super) fn decode(&mut self, check: &mut Check, node: Node) {
+        entries(check, node, |check, key, node| match key {
+            "pid_file" => set(&mut self.pid_file, check.text(node).map(PathBuf::from)),
+            "resources" => self.resources = check.text(node).map(PathBuf::from),
+            "upgrade_sock" => set(&mut self.upgrade_sock, check.text(node).map(PathBuf::from)),
+            "threads" => set(&mut self.threads, threads(check, node)),
+            "max_resource_bytes" => set(&mut self.max_resource_bytes, size(check, &node)),
+            "fallback_for_unknown" => {
+                set(&mut self.fallback_for_unknown, check.boolean(&node));
+            }
+            "allow_core_dump" => set(&mut self.allow_core_dump, check.boolean(&node)),
+            "secrets" => self.secrets.decode(check, node),
+            "limits" => self.limits.decode(check, node),
+            "log" => self.log.decode(check, node),
+            _ => unknown(check, node.at),
+        });
+    }
+}
+
+/// `claviger.secrets`. A manager's own fields win.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SecretSettings {
+    /// How long a load waits for values before it publishes with the missing ones refusing.
+    /// Default 5 s; zero does not wait.
+    pub load_wait: Duration,
+    /// Calls in flight per manager. Default 16.
+    pub concurrency: usize,
+    /// How long a value is served while its manager does not answer. Default 24 h.
+    pub max_stale: Duration,
+}
+
+impl Default for SecretSettings {
+    fn default() -> Self {
+        let (load_wait, max_stale) = (Duration::from_secs(5), Duration::from_secs(24 * 3600));
+        Self {
+            load_wait,
+            concurrency: 16,
+            max_stale,
+        }
+    }
+}
+
+impl SecretSettings {
+    fn decode(&mut self, check: &mut Check, node: Node) {
+        entries(check, node, |check, key, node| match key {
+            "load_wait" => set(&mut self.load_wait, duration(check, &node)),
+            "concurrency" => set(&mut self.concurrency, check.small(&node, 1..=1024)),
+            "max_stale" => set(&mut self.max_stale, duration(check, &node)),
+            _ => unknown(check, node.at),
+        });
+    }
+}
+
+/// `claviger.limits`. Beyond them a client is refused, never queued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line and headers together, in bytes (431 beyond). Default 32 KiB.
+    pub header_bytes: usize,
+    /// Number of headers (431 beyond). Default 100.
+    pub header_count: usize,
+    /// Request target, in bytes (414 beyond). Default 8 KiB.
+    pub uri_bytes: usize,
+    /// Client connections of the process. Default 65536; 0 is no limit.
+    pub connections: usize,
+    /// TLS handshakes in flight per client address. Default 128; 0 is no limit.
+    pub handshakes_per_address: usize,
+    /// One TLS handshake. Default 10 s.
+    pub handshake_timeout: Duration,
+    /// Requests per client connection. Default 10000; 0 is no limit.
+    pub keepalive_requests: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes: 32 << 10,
+            header_count: 100,
+            uri_bytes: 8 << 10,
+            connections: 65536,
+            handshakes_per_address: 128,
+            handshake_timeout: Duration::from_secs(10),
+            keepalive_requests: 10_000,
+        }
+    }
+}
+
+impl Limits {
+    fn decode(&mut self, check: &mut Check, node: Node) {
+        entries(check, node, |check, key, node| match key {
+            "header_bytes" => set(&mut self.header_bytes, bytes(check, &node)),
+            "header_count" => set(&mut self.header_count, check.small(&node, 1..=65535)),
+            "uri_bytes" => set(&mut self.uri_bytes, bytes(check, &node)),
+            "connections" => set(&mut self.connections, check.small(&node, 0..=i64::MAX)),
+            "handshakes_per_address" => {
+                set(
+                    &mut self.handshakes_per_address,
+                    check.small(&node, 0..=i64::MAX),
+                );
+            }
+            "handshake_timeout" => set(&mut self.handshake_timeout, duration(check, &node)),
+            "keepalive_requests" => {
+                set(
+                    &mut self.keepalive_requests,
+                    check.small(&node, 0..=i64::from(u32::MAX)),
+                );
+            }
+            _ => unknown(check, node.at),
+        });
+    }
+}
+
+/// `claviger.log`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogSettings {
+    /// One JSON object per line in the error log. Default false.
+    pub json: bool,
+    /// One JSON object per line in the access log, instead of its format. Default false.
+    pub access_json: bool,
+    /// Level; `None` takes `nginx_config.error_log_level`.
+    pub level: Option<String>,
+    /// Lines that may wait for the access log's writer; more are dropped and counted.
+    /// Default 65536.
+    pub queue: usize,
+    /// Query arguments hidden in the access log besides those of auth plugins.
+    pub redact_args: Vec<String>,
+}
+
+impl Default for LogSettings {
+    fn default() -> Self {
+        Self {
+            json: false,
+            access_json: false,
+            level: None,
+            queue: 65536,
+            redact_args: Vec::new(),
+        }
+    }
+}
+
+impl LogSettings {
+    fn decode(&mut self, check: &mut Check, node: Node) {
+        entries(check, node, |check, key, node| match key {
+            "json" => set(&mut self.json, check.boolean(&node)),
+            "access_json" => set(&mut self.access_json, check.boolean(&node)),
+            "level" => self.level = check.word(node, LEVELS),
+            "queue" => set(&mut self.queue, check.small(&node, 1..=1 << 24)),
+            "redact_args" => set(&mut self.redact_args, strings(check, node)),
+            _ => unknown(check, node.at),
+        });
+    }
+}
+
+fn bytes(check: &mut Check, node: &Node) -> Option<usize> {
+    let at = node.at;
+    let bytes = size(check, node)?;
+    let fits = usize::try_from(bytes)
+        .ok()
+        .filter(|bytes| (256..=16 << 20).contains(bytes));
+    if fits.is_none() {
+        check.error(at, "invalid-value", "expected a size from 256 to 16m");
+    }
+    fits
+}
+
+fn unknown(check: &mut Check, at: At) {
+    check.warn(at, "unknown-field", "no such setting under claviger");
+}

@@ -1,0 +1,55 @@
+//! Cookies of a request (RFC 6265 §4.2).
+
+use ::http::{HeaderMap, header};
+
+/// The value of the first cookie of that name in one `Cookie` field. Names are compared with
+/// case. Quotes around a value are part of it, as the RFC has it. Nothing is decoded.
+#[must_use]
+pub fn find<'a>(field: &'a str, name: &str) -> Option<&'a str> {
+    field.split(';').find_map(|pair| {
+        let (found, value) = pair.split_once('=')?;
+        (found.trim_matches(BLANK) == name).then(|| value.trim_matches(BLANK))
+    })
+}
+
+/// The same over all `Cookie` fields (HTTP/2 may send several, RFC 9113 §8.2.3). A field that is
+/// not visible ASCII is passed over.
+#[must_use]
+pub fn find_in<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let fields = headers.get_all(header::COOKIE).iter();
+    fields
+        .filter_map(|field| field.to_str().ok())
+        .find_map(|field| find(field, name))
+}
+
+const BLANK: [char; 2] = [' ', '\t'];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cookie_of_the_name_counts() {
+        let field = "a=1; b=x=y;c = \"q\" ; A=2; a=3; empty=; bare";
+        for (name, expected) in [
+            ("a", Some("1")),
+            ("b", Some("x=y")),
+            ("c", Some("\"q\"")),
+            ("A", Some("2")),
+            ("empty", Some("")),
+            ("bare", None),
+            ("d", None),
+        ] {
+            assert_eq!(find(field, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn all_fields_are_searched() {
+        let mut headers = HeaderMap::new();
+        for field in ["a=1", "b=2"] {
+            headers.append(header::COOKIE, header::HeaderValue::from_static(field));
+        }
+        assert_eq!(find_in(&headers, "b"), Some("2"));
+    }
+}

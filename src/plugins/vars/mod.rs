@@ -1,0 +1,294 @@
+//! Request variables (`spec/00` §9.4, `spec/05` §2): what `$name` means for a request.
+
+mod log;
+pub(in crate::plugins) mod query;
+mod text;
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use super::ctx::{Attempt, RequestCtx, RequestState};
+use crate::consumer::GroupLink;
+use crate::expr::{VarSource, Variable};
+
+pub use self::log::LogVars;
+
+/// Variables of a request by its parts, for callers that have no [`RequestCtx`] at hand.
+#[derive(Clone, Copy)]
+pub struct Vars<'a> {
+    /// The head, as rewritten so far.
+    pub head: &'a RequestHeader,
+    /// Everything else.
+    pub state: &'a RequestState,
+}
+
+impl VarSource for Vars<'_> {
+    fn var(&self, variable: &Variable) -> Option<Cow<'_, str>> {
+        self.find(variable)
+    }
+}
+
+impl VarSource for RequestCtx<'_> {
+    fn var(&self, variable: &Variable) -> Option<Cow<'_, str>> {
+        let vars = Vars {
+            head: self.head,
+            state: self.state,
+        };
+        vars.find(variable)
+    }
+}
+
+/// Variables of a request whose response head is at hand (phase `header_filter`).
+pub struct ResponseVars<'a> {
+    /// The request.
+    pub request: Vars<'a>,
+    /// The response head as it stands.
+    pub response: &'a ResponseHeader,
+}
+
+impl VarSource for ResponseVars<'_> {
+    fn var(&self, variable: &Variable) -> Option<Cow<'_, str>> {
+        match variable {
+            Variable::ResponseHeader(name) => {
+                self.response.headers.get(name).map(text::header_text)
+            }
+            Variable::Named(name) if &**name == "status" => {
+                Some(text::status(self.response.status.as_u16()))
+            }
+            _ => self.request.find(variable),
+        }
+    }
+}
+
+impl<'a> Vars<'a> {
+    fn find(self, variable: &Variable) -> Option<Cow<'a, str>> {
+        let Self { head, state } = self;
+        match variable {
+            Variable::Header(name) if name == header::HOST => self.http_host(),
+            Variable::Header(name) if name == header::COOKIE => cookies(&head.headers),
+            Variable::Header(name) => header_var(&head.headers, name),
+            Variable::Arg(name) => {
+                let mut args = query::args(head.uri.query()?);
+                args.find(|(found, _)| **found == **name)
+                    .map(|(_, value)| value)
+            }
+            Variable::Cookie(name) => query::cookie(&head.headers, name).map(Cow::Borrowed),
+            Variable::UriParam(name) => {
+                let mut params = state.uri_params.iter();
+                params
+                    .find(|(found, _)| **found == **name)
+                    .map(|(_, value)| Cow::Borrowed(value.as_str()))
+            }
+            Variable::ResponseHeader(name) => header_var(state.response_headers.as_deref()?, name),
+            Variable::PostArg(_) | Variable::Capture(_) => None,
+            Variable::Named(name) => self.named(name),
+        }
+    }
+
+    fn named(self, name: &str) -> Option<Cow<'a, str>> {
+        self.request_line(name)
+            .or_else(|| self.connection(name))
+            .or_else(|| self.gateway(name))
+            .or_else(|| self.exchange(name))
+    }
+
+    /// What the request line and the head say.
+    fn request_line(self, name: &str) -> Option<Cow<'a, str>> {
+        let Self { head, state } = self;
+        let original = state.original.as_deref();
+        Some(match name {
+            "uri" | "document_uri" => Cow::Borrowed(self.path()),
+            "request_uri" => self.request_uri(),
+            "real_request_uri" => Cow::Borrowed(self.real_request_uri()),
+            "args" | "query_string" => Cow::Borrowed(head.uri.query()?),
+            "is_args" => Cow::Borrowed(if head.uri.query().is_some() { "?" } else { "" }),
+            "request_method" | "method" => Cow::Borrowed(head.method.as_str()),
+            "server_protocol" => Cow::Borrowed(protocol(head.version)),
+            "request" => {
+                let method = original.map_or(&head.method, |original| &original.method);
+                let uri = self.real_request_uri();
+                Cow::Owned([method.as_str(), " ", uri, " ", protocol(head.version)].concat())
+            }
+            "host" => self.host()?,
+            "content_type" => header_var(&head.headers, &header::CONTENT_TYPE)?,
+            "content_length" => header_var(&head.headers, &header::CONTENT_LENGTH)?,
+            "remote_user" => {
+                Cow::Owned(text::basic_user(head.headers.get(header::AUTHORIZATION)?)?)
+            }
+            _ => return None,
+        })
+    }
+
+    /// What the connection says.
+    fn connection(self, name: &str) -> Option<Cow<'a, str>> {
+        let state = self.state;
+        let tls = || state.tls.as_deref();
+        Some(match name {
+            "remote_addr" => Cow::Owned(state.client.ip().to_canonical().to_string()),
+            "remote_port" => text::number(state.client.port().into()),
+            "realip_remote_addr" => Cow::Owned(state.peer.ip().to_canonical().to_string()),
+            "realip_remote_port" => text::number(state.peer.port().into()),
+            "server_addr" => Cow::Owned(state.local?.ip().to_canonical().to_string()),
+            "server_port" => text::number(state.local?.port().into()),
+            "server_name" => Cow::Borrowed("_"),
+            "scheme" => Cow::Borrowed(if state.tls.is_some() { "https" } else { "http" }),
+            "https" => Cow::Borrowed(if state.tls.is_some() { "on" } else { "" }),
+            "ssl_protocol" => Cow::Borrowed(tls()?.protocol),
+            "ssl_cipher" => Cow::Borrowed(&tls()?.cipher),
+            "ssl_server_name" => Cow::Borrowed(tls()?.sni.as_deref()?),
+            "hostname" => Cow::Owned(text::hostname()),
+            "pid" => text::number(std::process::id().into()),
+            _ => return None,
+        })
+    }
+
+    /// What the gateway found out.
+    fn gateway(self, name: &str) -> Option<Cow<'a, str>> {
+        let state = self.state;
+        let route = || state.route.as_deref();
+        let attached = || state.consumer.as_ref();
+        Some(match name {
+            "apisix_request_id" | "request_id" => text::header_text(state.request_id.as_ref()?),
+            "route_id" => Cow::Borrowed(&*route()?.id),
+            "route_name" => Cow::Borrowed(route()?.name.as_deref()?),
+            "service_id" => Cow::Borrowed(route()?.service_id.as_deref()?),
+            "service_name" => Cow::Borrowed(route()?.service_name.as_deref()?),
+            "consumer_name" => Cow::Borrowed(&*attached()?.consumer.username),
+            "consumer_group_id" => match &attached()?.consumer.group {
+                GroupLink::Member(id) => Cow::Borrowed(&**id),
+                GroupLink::Alone | GroupLink::Missing(_) => return None,
+            },
+            "credential" | "credential_id" => Cow::Borrowed(attached()?.credential_id.as_deref()?),
+            "balancer_ip" => Cow::Owned(state.attempts.last()?.addr.ip().to_string()),
+            "balancer_port" => text::number(state.attempts.last()?.addr.port().into()),
+            _ => return None,
+        })
+    }
+
+    /// What became of it: sizes, times, attempts.
+    fn exchange(self, name: &str) -> Option<Cow<'a, str>> {
+        let state = self.state;
+        let wall = || state.started_wall + state.request_time;
+        Some(match name {
+            "status" => text::status(state.status),
+            "body_bytes_sent" => text::number(state.body_bytes_sent),
+            "bytes_sent" => text::number(state.bytes_sent),
+            "request_length" => text::number(state.bytes_received),
+            "request_time" => Cow::Owned(text::seconds(state.request_time)),
+            "time_local" => Cow::Owned(text::time_local(wall())),
+            "time_iso8601" => Cow::Owned(text::time_iso8601(wall())),
+            "msec" => Cow::Owned(text::epoch_millis(wall())),
+            "upstream_addr" => self.attempts(|attempt| Some(attempt.addr.to_string()))?,
+            "upstream_status" => {
+                self.attempts(|attempt| attempt.status.map(|status| status.to_string()))?
+            }
+            "upstream_response_time" => {
+                self.attempts(|attempt| attempt.response_time.map(text::seconds))?
+            }
+            "upstream_header_time" => {
+                self.attempts(|attempt| attempt.header_time.map(text::seconds))?
+            }
+            // Before an upstream is chosen these are what APISIX's nginx.conf sets them to.
+            "upstream_scheme" => Cow::Borrowed(state.upstream_scheme.unwrap_or("http")),
+            "upstream_host" => match &state.upstream_host {
+                Some(host) => Cow::Borrowed(&**host),
+                None => self.http_host()?,
+            },
+            "upstream_uri" => Cow::Borrowed(match state.upstream_scheme {
+                Some(_) => target(&self.head.uri),
+                None => "",
+            }),
+            _ => return None,
+        })
+    }
+
+    /// One value per attempt, joined as nginx does; `None` before the first.
+    fn attempts(self, value: impl Fn(&Attempt) -> Option<String>) -> Option<Cow<'a, str>> {
+        let missing = || "-".to_owned();
+        let (first, others) = self.state.attempts.split_first()?;
+        let mut joined = value(first).unwrap_or_else(missing);
+        for attempt in others {
+            joined.push_str(", ");
+            joined.push_str(&value(attempt).unwrap_or_else(missing));
+        }
+        Some(Cow::Owned(joined))
+    }
+
+    fn path(self) -> &'a str {
+        self.state.path.as_deref().unwrap_or(self.head.uri.path())
+    }
+
+    fn request_uri(self) -> Cow<'a, str> {
+        match (&self.state.path, self.head.uri.query()) {
+            (None, _) => Cow::Borrowed(target(&self.head.uri)),
+            (Some(path), None) => Cow::Borrowed(path),
+            (Some(path), Some(query)) => Cow::Owned([path, "?", query].concat()),
+        }
+    }
+
+    fn real_request_uri(self) -> &'a str {
+        let original = self.state.original.as_deref();
+        target(original.map_or(&self.head.uri, |original| &original.uri))
+    }
+
+    fn http_host(self) -> Option<Cow<'a, str>> {
+        match self.head.headers.get(header::HOST) {
+            Some(host) => Some(text::header_text(host)),
+            None => Some(Cow::Borrowed(self.head.uri.authority()?.as_str())),
+        }
+    }
+
+    /// Host without port, in lower case.
+    fn host(self) -> Option<Cow<'a, str>> {
+        let lower = |host: &str| host.to_ascii_lowercase();
+        Some(match self.http_host()? {
+            Cow::Borrowed(host) => {
+                let host = crate::http::host::without_port(host);
+                if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    Cow::Owned(lower(host))
+                } else {
+                    Cow::Borrowed(host)
+                }
+            }
+            Cow::Owned(host) => Cow::Owned(lower(crate::http::host::without_port(&host))),
+        })
+    }
+}
+
+fn header_var<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Cow<'a, str>> {
+    headers
+        .get(name)
+        .map(|value: &HeaderValue| text::header_text(value))
+}
+
+/// All cookies as one text: HTTP/2 may split them over several lines (RFC 9113 §8.2.3).
+fn cookies(headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let mut all = text::header_text(lines.next()?);
+    for line in lines {
+        let joined = all.to_mut();
+        joined.push_str("; ");
+        joined.push_str(&text::header_text(line));
+    }
+    Some(all)
+}
+
+/// Path and query of a request target.
+fn target(uri: &http::Uri) -> &str {
+    uri.path_and_query().map_or("", |target| target.as_str())
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests;

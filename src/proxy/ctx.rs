@@ -1,0 +1,71 @@
+//! What travels with one request through Pingora's phases.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::plugins::{Chain, RequestState, Scopes};
+use crate::snapshot::{CompiledRoute, Snapshot};
+use crate::telemetry::metrics::OpenRequest;
+use crate::upstream::{Picked, Upstream};
+
+/// One request's context. Pingora makes it before it has read the request, so it starts empty.
+#[derive(Default)]
+pub struct Ctx {
+    /// Set once the request was taken in: everything below exists from then on.
+    pub exchange: Option<Box<Exchange>>,
+    /// Counts as in flight until dropped.
+    pub in_flight: Option<OpenRequest>,
+}
+
+/// A request that was taken in.
+pub struct Exchange {
+    /// The snapshot the request took; it reads no other.
+    pub snapshot: Arc<Snapshot>,
+    /// What plugins see.
+    pub state: RequestState,
+    /// Plugins by scope.
+    pub scopes: Scopes,
+    /// The matched route.
+    pub route: Option<Arc<CompiledRoute>>,
+    /// Where it goes.
+    pub upstream: Option<Arc<Upstream>>,
+    /// Nodes tried so far.
+    pub tried: SmallVec<[SocketAddr; 2]>,
+    /// The node of the present attempt.
+    pub picked: Option<Picked>,
+    /// Request body bytes read so far.
+    pub body_received: u64,
+    /// A WebSocket upgrade is passed on.
+    pub upgrade: bool,
+    /// A body filter exists in some scope.
+    pub filters_body: bool,
+    /// Whether the upstream's response head was received.
+    pub response_started: bool,
+}
+
+impl Exchange {
+    /// An exchange of a request whose route is not known yet.
+    #[must_use]
+    pub fn new(snapshot: Arc<Snapshot>, state: RequestState, no_plugins: &Arc<Chain>) -> Self {
+        let scopes = Scopes {
+            global: Arc::clone(&snapshot.global),
+            route: Arc::clone(no_plugins),
+            consumer: None,
+        };
+        Self {
+            snapshot,
+            state,
+            scopes,
+            route: None,
+            upstream: None,
+            tried: SmallVec::new(),
+            picked: None,
+            body_received: 0,
+            upgrade: false,
+            filters_body: false,
+            response_started: false,
+        }
+    }
+}

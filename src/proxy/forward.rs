@@ -1,0 +1,230 @@
+//! To the upstream and back: choice of the node, the heads in both directions.
+
+use std::net::IpAddr;
+
+use http::{HeaderName, HeaderValue, Method, header};
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::Session;
+
+use super::Gateway;
+use super::ctx::Exchange;
+use super::rescue;
+use crate::http::{client_addr, hop_by_hop};
+use crate::plugins::RequestCtx;
+use crate::plugins::ctx::Attempt;
+use crate::plugins::respond::Source;
+use crate::snapshot::Outcome;
+
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
+
+/// APISIX's default (nginx `proxy_next_upstream` without `non_idempotent`, `spec/00` §4.1).
+pub(super) fn is_resendable(method: &Method) -> bool {
+    !matches!(method.as_str(), "POST" | "LOCK" | "PATCH")
+}
+
+impl Gateway {
+    pub(super) fn next_peer(
+        &self,
+        session: &Session,
+        exchange: &mut Exchange,
+    ) -> Result<Box<HttpPeer>> {
+        let missing = || Error::explain(ErrorType::InternalError, "no upstream was chosen");
+        let upstream = exchange.upstream.clone().ok_or_else(missing)?;
+        let Some(picked) = upstream.pick(&exchange.tried) else {
+            let status = if exchange.tried.is_empty() { 503 } else { 502 };
+            return Err(Error::explain(
+                ErrorType::HTTPStatus(status),
+                "no usable node",
+            ));
+        };
+        let timeout = match exchange.route.as_ref().map(|route| &route.outcome) {
+            Some(Outcome::Serve { timeout, .. }) => *timeout,
+            _ => None,
+        };
+        // The server name is the host being sent (`spec/04` §5).
+        let host = upstream.host_header(&picked, exchange.state.host_override.as_ref());
+        let host = match host {
+            Some(host) => host.to_str().ok(),
+            None => received_host(session.req_header()),
+        };
+        let peer = upstream.peer(&picked, host, timeout).map_err(|error| {
+            Error::because(ErrorType::HTTPStatus(502), "upstream cannot be used", error)
+        })?;
+        exchange.tried.push(picked.addr);
+        exchange.state.upstream_scheme = Some(upstream.scheme_name());
+        exchange.state.attempts.push(Attempt {
+            addr: picked.addr,
+            status: None,
+            started: self.clock.now(),
+            header_time: None,
+            response_time: None,
+        });
+        exchange.picked = Some(picked);
+        Ok(peer)
+    }
+
+    pub(super) fn attempt_failed(&self, exchange: &mut Exchange, error: &Error) {
+        let now = self.clock.now();
+        if let Some(attempt) = exchange.state.attempts.last_mut()
+            && attempt.status.is_none()
+        {
+            attempt.status = Some(if rescue::is_timeout(error.etype()) {
+                504
+            } else {
+                502
+            });
+            attempt.response_time = Some(now.saturating_duration_since(attempt.started));
+        }
+    }
+
+    /// Whether `retries` and `retry_timeout` allow one more attempt.
+    pub(super) fn may_try_again(&self, exchange: &Exchange) -> bool {
+        let Some(upstream) = &exchange.upstream else {
+            return false;
+        };
+        let elapsed = exchange
+            .state
+            .attempts
+            .first()
+            .map(|first| self.clock.now().saturating_duration_since(first.started))
+            .unwrap_or_default();
+        upstream.may_retry(exchange.tried.len(), elapsed)
+    }
+
+    pub(super) fn forward_head(
+        &self,
+        session: &Session,
+        upstream_request: &mut RequestHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let host = match (&exchange.upstream, &exchange.picked) {
+            (Some(upstream), Some(picked)) => {
+                upstream.host_header(picked, exchange.state.host_override.as_ref())
+            }
+            _ => None,
+        };
+        if let Some(host) = host {
+            exchange.state.upstream_host = host.to_str().ok().map(Into::into);
+            upstream_request.insert_header(header::HOST, host)?;
+        }
+        self.forwarding_fields(session, upstream_request, exchange)
+    }
+
+    /// `spec/00` §7.3, `spec/06` §6.
+    fn forwarding_fields(
+        &self,
+        session: &Session,
+        upstream_request: &mut RequestHeader,
+        exchange: &Exchange,
+    ) -> Result<()> {
+        let state = &exchange.state;
+        let forwarding = self.settings.forwarded.decide(state.peer.ip());
+        let address = address_value(state.client.ip());
+        let list =
+            if forwarding.append_for && upstream_request.headers.contains_key(&X_FORWARDED_FOR) {
+                let received = upstream_request.headers.get_all(&X_FORWARDED_FOR);
+                let received = received.iter().map(HeaderValue::as_bytes);
+                let list = client_addr::forwarded_for(received, forwarding, state.peer.ip());
+                HeaderValue::try_from(list).map_err(|_| {
+                    Error::explain(ErrorType::HTTPStatus(400), "X-Forwarded-For is not valid")
+                })?
+            } else if state.client.ip() == state.peer.ip() {
+                address.clone()
+            } else {
+                address_value(state.peer.ip())
+            };
+        upstream_request.insert_header(X_REAL_IP, address)?;
+        upstream_request.insert_header(X_FORWARDED_FOR, list)?;
+        let overwrite = |head: &RequestHeader, name: &HeaderName| {
+            !(forwarding.keep_origin && head.headers.contains_key(name))
+        };
+        if overwrite(upstream_request, &X_FORWARDED_PROTO) {
+            let scheme = if state.tls.is_some() { "https" } else { "http" };
+            upstream_request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+        }
+        if overwrite(upstream_request, &X_FORWARDED_HOST)
+            && let Some(host) = received_host(session.req_header())
+                .and_then(|host| HeaderValue::from_str(host).ok())
+        {
+            upstream_request.insert_header(X_FORWARDED_HOST, host)?;
+        }
+        if overwrite(upstream_request, &X_FORWARDED_PORT)
+            && let Some(local) = state.local
+        {
+            upstream_request.insert_header(X_FORWARDED_PORT, HeaderValue::from(local.port()))?;
+        }
+        if !forwarding.keep_forwarded && upstream_request.headers.contains_key(header::FORWARDED) {
+            upstream_request.remove_header(&header::FORWARDED);
+        }
+        Ok(())
+    }
+
+    pub(super) fn backward_head(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        exchange: &mut Exchange,
+    ) -> Result<()> {
+        let status = response.status.as_u16();
+        if status < 200 && status != 101 {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        exchange.response_started = true;
+        exchange.state.source = Source::Upstream;
+        if let Some(attempt) = exchange.state.attempts.last_mut() {
+            attempt.status = Some(status);
+            attempt.header_time = Some(now.saturating_duration_since(attempt.started));
+        }
+        hop_by_hop::strip_response(response);
+        response.insert_header(header::SERVER, self.settings.server.clone())?;
+        if status >= 500 || self.settings.show_upstream_status {
+            response.insert_header(UPSTREAM_STATUS, upstream_statuses(exchange))?;
+        }
+        let mut req = RequestCtx {
+            head: session.req_header_mut(),
+            state: &mut exchange.state,
+        };
+        exchange.scopes.header_filter(&mut req, response);
+        exchange.state.status = response.status.as_u16();
+        Ok(())
+    }
+}
+
+/// The host the client asked for, with its port.
+fn received_host(head: &RequestHeader) -> Option<&str> {
+    match head.headers.get(header::HOST) {
+        Some(host) => host.to_str().ok(),
+        None => head.uri.authority().map(http::uri::Authority::as_str),
+    }
+}
+
+fn address_value(address: IpAddr) -> HeaderValue {
+    use std::io::Write as _;
+
+    // The longest IPv6 text has 45 bytes; writing them into 48 cannot fail.
+    let mut text = [0_u8; 48];
+    let mut rest = &mut text[..];
+    drop(write!(rest, "{address}"));
+    let left = rest.len();
+    let length = text.len() - left;
+    HeaderValue::from_bytes(&text[..length]).unwrap_or(HeaderValue::from_static("-"))
+}
+
+/// `502, 200`: every attempt's outcome, the last one decides (`spec/00` §4.1).
+fn upstream_statuses(exchange: &Exchange) -> HeaderValue {
+    let statuses: Vec<String> = exchange
+        .state
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.status.map(|status| status.to_string()))
+        .collect();
+    HeaderValue::from_str(&statuses.join(", ")).unwrap_or(HeaderValue::from_static("-"))
+}

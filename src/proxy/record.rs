@@ -1,0 +1,80 @@
+//! The end of a request: log hooks, access log, counters.
+
+use pingora_error::{Error, ErrorSource};
+use pingora_proxy::Session;
+
+use super::ctx::Ctx;
+use super::{Gateway, listener};
+use crate::plugins::RequestCtx;
+
+impl Gateway {
+    pub(super) fn record(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
+        if let Some(error) = error {
+            log_error(session, error);
+        }
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return;
+        };
+        let now = self.clock.now();
+        let state = &mut exchange.state;
+        state.request_time = now.saturating_duration_since(state.started);
+        if let Some(attempt) = state.attempts.last_mut()
+            && attempt.response_time.is_none()
+        {
+            attempt.response_time = Some(now.saturating_duration_since(attempt.started));
+        }
+        state.bytes_received = head_bytes(session) + exchange.body_received;
+        state.bytes_sent = session.body_bytes_sent() as u64 + sent_head_bytes(session);
+        let req = RequestCtx {
+            head: session.req_header_mut(),
+            state,
+        };
+        exchange.scopes.log(&req);
+        if let Some(access_log) = &self.settings.access_log {
+            let redacted = req
+                .state
+                .route
+                .as_ref()
+                .map_or(&[][..], |route| &route.redacted_args);
+            access_log.record(&req, redacted, self.clock.wall());
+        }
+        listener::request_done();
+    }
+}
+
+/// Whose fault it was decides how loud: a client that went away is not news.
+fn log_error(session: &Session, error: &Error) {
+    let method = &session.req_header().method;
+    match error.esource() {
+        ErrorSource::Downstream => log::debug!("request failed: {method} error=\"{error}\""),
+        ErrorSource::Internal | ErrorSource::Unset
+            if !matches!(error.etype(), pingora_error::ErrorType::HTTPStatus(_)) =>
+        {
+            log::error!("request failed: {method} error=\"{error}\"");
+        }
+        _ => log::warn!("request failed: {method} error=\"{error}\""),
+    }
+}
+
+/// Bytes of the request head: exact for HTTP/1, an estimate of the decoded fields for HTTP/2.
+fn head_bytes(session: &Session) -> u64 {
+    if let Some(h1) = session.as_http1() {
+        return h1.get_headers_raw_bytes().len() as u64;
+    }
+    let head = session.req_header();
+    fields_bytes(&head.headers) + head.raw_path().len() as u64 + head.method.as_str().len() as u64
+}
+
+fn sent_head_bytes(session: &Session) -> u64 {
+    // Status line and the empty line.
+    session
+        .response_written()
+        .map_or(0, |head| fields_bytes(&head.headers) + 19)
+}
+
+fn fields_bytes(fields: &http::HeaderMap) -> u64 {
+    fields
+        .iter()
+        .map(|(name, value)| (name.as_str().len() + value.len() + 4) as u64)
+        .sum()
+}

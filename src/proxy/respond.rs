@@ -1,0 +1,117 @@
+//! Sends answers the gateway makes itself, through the header and body filters, keeping the
+//! connection alive (Pingora's own error answers close it).
+
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use pingora_error::Result;
+use pingora_http::ResponseHeader;
+use pingora_proxy::Session;
+
+use super::ctx::Exchange;
+use crate::plugins::respond::Source;
+use crate::plugins::{RequestCtx, Response};
+
+const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
+
+/// Answers the request. `server` is the value of the `Server` header.
+///
+/// # Errors
+/// The client is gone.
+pub async fn answer(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    response: Response,
+    server: &HeaderValue,
+) -> Result<()> {
+    exchange.state.status = response.status;
+    let (mut head, mut body) = head_and_body(&response, server)?;
+    let head_only = session.req_header().method == http::Method::HEAD || bodiless(response.status);
+    {
+        let mut req = RequestCtx {
+            head: session.req_header_mut(),
+            state: &mut exchange.state,
+        };
+        exchange.scopes.header_filter(&mut req, &mut head);
+        if exchange.scopes.filters_body() {
+            exchange.scopes.body_filter(&mut req, &mut body, true);
+        }
+    }
+    let status = head.status.as_u16();
+    exchange.state.status = status;
+    let body = body.unwrap_or_default();
+    if !bodiless(status) {
+        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    let empty = body.is_empty() || head_only;
+    let sent = body.len() as u64;
+    session.write_response_header(Box::new(head), empty).await?;
+    if !empty {
+        session.write_response_body(Some(body), true).await?;
+        exchange.state.body_bytes_sent += sent;
+    }
+    Ok(())
+}
+
+/// Answers where no exchange exists, so no filter can run.
+///
+/// # Errors
+/// The client is gone.
+pub async fn bare(session: &mut Session, response: &Response, server: &HeaderValue) -> Result<()> {
+    let (mut head, body) = head_and_body(response, server)?;
+    let body = body.unwrap_or_default();
+    head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    session
+        .write_response_header(Box::new(head), body.is_empty())
+        .await?;
+    if !body.is_empty() {
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}
+
+fn head_and_body(
+    response: &Response,
+    server: &HeaderValue,
+) -> Result<(ResponseHeader, Option<Bytes>)> {
+    let mut head = ResponseHeader::build(response.status, Some(response.headers.len() + 4))?;
+    head.insert_header(header::SERVER, server.clone())?;
+    for (name, value) in &response.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    let body = match &response.body {
+        Some(body) => Some(body.clone()),
+        None if response.status >= 400 => {
+            head.insert_header(header::CONTENT_TYPE, HTML)?;
+            Some(page(response.status))
+        }
+        None => None,
+    };
+    Ok((head, body))
+}
+
+/// RFC 9110 §6.4.1: these never have content.
+const fn bodiless(status: u16) -> bool {
+    status < 200 || status == 204 || status == 304
+}
+
+/// The stock page for an error that has no body of its own.
+#[must_use]
+pub fn page(status: u16) -> Bytes {
+    let reason = http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error");
+    Bytes::from(format!(
+        "<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n<center><h1>{status} {reason}</h1></center>\r\n<hr><center>claviger</center>\r\n</body>\r\n</html>\r\n"
+    ))
+}
+
+/// Marks who made the answer.
+pub const fn source_of(response: &Response) -> Source {
+    // A status without a body is the server core's page in APISIX.
+    if response.body.is_some() {
+        Source::Gateway
+    } else {
+        Source::Core
+    }
+}

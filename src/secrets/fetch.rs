@@ -1,0 +1,280 @@
+//! Makes the reads: single flight per document (the cache hands out a document once), bounded
+//! concurrency and a circuit per manager, a time limit on each read.
+
+use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Semaphore;
+
+use super::Secrets;
+use super::cache::{Answer, Job};
+use super::manager::{FetchError, Manager, Read};
+use super::refresh::{Schedule, back_off};
+use super::settings::FetchKind;
+
+/// A manager that was accepted, and what its reads share.
+pub(super) struct Runner {
+    pub(super) id: Arc<str>,
+    pub(super) manager: Box<dyn Manager>,
+    pub(super) schedule: Schedule,
+    permits: Semaphore,
+    circuit: Mutex<Circuit>,
+    /// The manager's watch saw a change.
+    pub(super) touched: AtomicBool,
+}
+
+impl Runner {
+    pub(super) fn new(
+        id: Arc<str>,
+        manager: Box<dyn Manager>,
+        schedule: Schedule,
+        concurrency: usize,
+    ) -> Self {
+        Self {
+            id,
+            manager,
+            schedule,
+            permits: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)),
+            circuit: Mutex::default(),
+            touched: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        self.circuit().open_until.is_some()
+    }
+
+    /// Starts the manager's own watch, if it has one. It ends when the guard is dropped.
+    pub(super) fn watch(self: &Arc<Self>, secrets: &Arc<Secrets>) -> Option<Box<dyn Any + Send>> {
+        let (runner, secrets) = (Arc::downgrade(self), Arc::downgrade(secrets));
+        self.manager.watch(Box::new(move || {
+            if let (Some(runner), Some(secrets)) = (runner.upgrade(), secrets.upgrade()) {
+                runner.touched.store(true, Ordering::Release);
+                secrets.wake();
+            }
+        }))
+    }
+
+    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+        self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes one read and gives its answer to the cache. When the task is dropped half-way, the cache
+/// is told so, and the document is read again.
+pub(super) async fn fetch(secrets: Arc<Secrets>, runner: Arc<Runner>, job: Job) {
+    let mut flight = Flight {
+        secrets,
+        runner,
+        job,
+        landed: false,
+        probing: false,
+    };
+    let secrets = Arc::clone(&flight.secrets);
+    let runner = Arc::clone(&flight.runner);
+    let Ok(_permit) = runner.permits.acquire().await else {
+        return;
+    };
+    let started = secrets.clock().now();
+    let admitted = runner.circuit().admit(started);
+    match admitted {
+        Ok(probing) => flight.probing = probing,
+        Err((until, reason)) => {
+            return flight.land(started, Answer::Postponed(until, reason));
+        }
+    }
+
+    let read = Read {
+        path: &flight.job.key.path,
+        version: flight.job.key.version.as_deref(),
+        fields: &flight.job.fields,
+    };
+    let limit = runner.manager.time_limit();
+    let result = match tokio::time::timeout(limit, runner.manager.fetch(read)).await {
+        Ok(result) => result,
+        Err(_) => Err(FetchError::TimedOut),
+    };
+
+    let now = secrets.clock().now();
+    let kind = match &result {
+        Ok(_) => FetchKind::Found,
+        Err(error) if error.is_authoritative() => FetchKind::Denied,
+        Err(FetchError::TimedOut) => FetchKind::TimedOut,
+        Err(_) => FetchKind::Failed,
+    };
+    let took = now.saturating_duration_since(started);
+    secrets.observer().fetch(&runner.id, kind, took);
+    let answer = match result {
+        Ok(document) => Answer::Found(document),
+        Err(error) => {
+            let reason: Arc<str> = error.to_string().into();
+            log::debug!(
+                "secret manager {}: {}: {reason}",
+                runner.id,
+                flight.job.key.path
+            );
+            if error.blames_manager() {
+                flight.probing = false;
+                runner.circuit().fail(now, &reason, rand::random());
+                return flight.land(started, Answer::Failed(reason));
+            }
+            if error.is_authoritative() {
+                Answer::Denied(reason)
+            } else {
+                Answer::Failed(reason)
+            }
+        }
+    };
+    flight.probing = false;
+    let closed = runner.circuit().succeed();
+    flight.land(started, answer);
+    if closed {
+        secrets.manager_answers_again(&runner.id);
+    }
+}
+
+struct Flight {
+    secrets: Arc<Secrets>,
+    runner: Arc<Runner>,
+    job: Job,
+    landed: bool,
+    probing: bool,
+}
+
+impl Flight {
+    fn land(mut self, started: Instant, answer: Answer) {
+        self.landed = true;
+        self.secrets.take_answer(started, &self.job, answer);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        if self.probing {
+            self.runner.circuit().probing = false;
+        }
+        let now = self.secrets.clock().now();
+        let answer = Answer::Failed("fetch was interrupted".into());
+        self.secrets.take_answer(now, &self.job, answer);
+    }
+}
+
+/// Keeps a manager that does not answer from being asked for every document. It opens after
+/// [`TRIES`] failures in a row; then one read at a time probes.
+#[derive(Debug, Default)]
+struct Circuit {
+    failures: u32,
+    open_until: Option<Instant>,
+    probing: bool,
+    reason: Option<Arc<str>>,
+}
+
+impl Circuit {
+    /// Whether a read may be made, and whether it is the probe.
+    fn admit(&mut self, now: Instant) -> Result<bool, (Instant, Arc<str>)> {
+        let Some(until) = self.open_until else {
+            return Ok(false);
+        };
+        if now >= until && !self.probing {
+            self.probing = true;
+            return Ok(true);
+        }
+        let reason = self.reason.clone();
+        Err((
+            until.max(now + FIRST_PAUSE / 2),
+            reason.unwrap_or_else(|| "manager unreachable".into()),
+        ))
+    }
+
+    fn fail(&mut self, now: Instant, reason: &Arc<str>, jitter: f64) {
+        // Reads that were under way when it opened say nothing new.
+        if self.open_until.is_some_and(|until| now < until) {
+            return;
+        }
+        self.probing = false;
+        self.failures = self.failures.saturating_add(1);
+        if self.failures >= TRIES {
+            let pause = back_off(
+                FIRST_PAUSE,
+                self.failures - TRIES + 1,
+                LONGEST_PAUSE,
+                jitter,
+            );
+            self.open_until = Some(now + pause);
+            self.reason = Some(Arc::clone(reason));
+        }
+    }
+
+    /// The manager answered. Says whether the circuit was open.
+    fn succeed(&mut self) -> bool {
+        let was_open = self.open_until.is_some();
+        *self = Self::default();
+        was_open
+    }
+}
+
+const TRIES: u32 = 5;
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock};
+
+    fn open(clock: &ManualClock) -> Circuit {
+        let mut circuit = Circuit::default();
+        for _ in 0..TRIES {
+            assert_eq!(circuit.admit(clock.now()).ok(), Some(false));
+            circuit.fail(clock.now(), &"down".into(), 1.0);
+        }
+        circuit
+    }
+
+    #[test]
+    fn a_circuit_opens_after_some_failures_and_lets_one_probe_through() {
+        let clock = ManualClock::new();
+        let mut circuit = open(&clock);
+        let (until, reason) = circuit
+            .admit(clock.now())
+            .expect_err("circuit must be open");
+        assert_eq!((until, &*reason), (clock.now() + FIRST_PAUSE, "down"));
+
+        clock.advance(FIRST_PAUSE);
+        assert_eq!(circuit.admit(clock.now()).ok(), Some(true));
+        assert!(circuit.admit(clock.now()).is_err(), "one probe at a time");
+        assert!(circuit.succeed(), "the circuit was open");
+        assert_eq!(circuit.admit(clock.now()).ok(), Some(false));
+    }
+
+    #[test]
+    fn a_failed_probe_waits_longer_up_to_a_bound() {
+        let clock = ManualClock::new();
+        let mut circuit = open(&clock);
+        for seconds in [2, 4, 8, 8, 8] {
+            clock.advance(LONGEST_PAUSE);
+            assert_eq!(circuit.admit(clock.now()).ok(), Some(true));
+            circuit.fail(clock.now(), &"down".into(), 1.0);
+            let until = circuit.open_until.expect("circuit must stay open");
+            assert_eq!(until - clock.now(), Duration::from_secs(seconds));
+        }
+    }
+
+    #[test]
+    fn one_answer_forgets_the_failures_before_it() {
+        let clock = ManualClock::new();
+        let mut circuit = Circuit::default();
+        for _ in 0..10 {
+            for _ in 1..TRIES {
+                circuit.fail(clock.now(), &"down".into(), 0.0);
+            }
+            assert!(!circuit.succeed());
+        }
+        assert!(circuit.admit(clock.now()).is_ok());
+    }
+}

@@ -1,0 +1,105 @@
+//! `$env://`: the environment as it was at start. Asked for values directly, without a cache:
+//! nothing in it can change.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::document::{FieldMap, FieldValue};
+use crate::secrets::value::Secret;
+
+/// A snapshot of the environment.
+pub struct Env(HashMap<Box<str>, Arc<Secret>>);
+
+impl Env {
+    /// The process's variables, with `extra` before them. Names that are not UTF-8 cannot be
+    /// referred to.
+    #[must_use]
+    pub fn of_process(extra: &[(String, Secret)]) -> Self {
+        use std::os::unix::ffi::OsStringExt as _;
+
+        let mut variables: HashMap<Box<str>, Arc<Secret>> = std::env::vars_os()
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok()?;
+                Some((name.into(), Arc::new(Secret::new(value.into_vec()))))
+            })
+            .collect();
+        for (name, value) in extra {
+            variables.insert(name.as_str().into(), Arc::new(value.clone()));
+        }
+        Self(variables)
+    }
+
+    /// The value of a variable, or of one flat key of its JSON object (`spec/01` §1).
+    ///
+    /// # Errors
+    /// Why there is none. Differs from APISIX: no message repeats the value.
+    pub fn resolve(&self, name: &str, json_key: Option<&str>) -> Result<Arc<Secret>, &'static str> {
+        let value = self.0.get(name).ok_or("environment variable is not set")?;
+        let value = match json_key {
+            None => Arc::clone(value),
+            Some(key) => {
+                let mut object: FieldMap = serde_json::from_slice(value.expose())
+                    .map_err(|_| "decode failed: environment variable is not a JSON object")?;
+                match object.remove(key) {
+                    Some(FieldValue::Text(secret)) => Arc::new(secret),
+                    Some(FieldValue::Other(what)) => return Err(what),
+                    None => return Err("field not found"),
+                }
+            }
+        };
+        if value.is_empty() {
+            return Err("value is empty");
+        }
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn env() -> Env {
+        let pair = |name: &str, value: &str| (name.to_owned(), Secret::from(value.to_owned()));
+        Env::of_process(&[
+            pair("TOKEN", "t"),
+            pair("TOKEN_FILE", "f"),
+            pair("EMPTY", ""),
+            pair(
+                "JSON",
+                r#"{"a":"1","b/c":"2","n":7,"t":true,"o":{"a":"x"},"e":""}"#,
+            ),
+            pair("PATH", "ours"),
+        ])
+    }
+
+    #[test]
+    fn names_and_keys_are_matched_exactly() {
+        let env = env();
+        for (name, key, expected) in [
+            ("TOKEN", None, Ok("t")),
+            ("TOKEN_FILE", None, Ok("f")),
+            ("PATH", None, Ok("ours")),
+            ("token", None, Err("environment variable is not set")),
+            ("TOKE", None, Err("environment variable is not set")),
+            ("EMPTY", None, Err("value is empty")),
+            ("JSON", Some("a"), Ok("1")),
+            ("JSON", Some("b/c"), Ok("2")),
+            ("JSON", Some("n"), Ok("7")),
+            ("JSON", Some("o/a"), Err("field not found")),
+            ("JSON", Some("o"), Err("value is an object")),
+            ("JSON", Some("t"), Err("value is a boolean")),
+            ("JSON", Some("e"), Err("value is empty")),
+            (
+                "TOKEN",
+                Some("a"),
+                Err("decode failed: environment variable is not a JSON object"),
+            ),
+        ] {
+            let value = env.resolve(name, key);
+            let value = value
+                .as_ref()
+                .map(|value| value.expose_str().expect("UTF-8"));
+            assert_eq!(value.map_err(|error| *error), expected, "{name} {key:?}");
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! The HTTP client managers share: trust and identity from memory, a time limit, bounded answers.
+//! It never follows a redirect, never uses a proxy from the environment, and never puts a URL or
+//! an answer into an error. (Not wiped: the transport's own read buffers.)
+
+use std::error::Error as _;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, ClientBuilder, Identity, RequestBuilder, StatusCode, Url};
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use super::file::read_named;
+use super::{BuildCtx, BuildError, FetchError, MAX_DOCUMENT_BYTES, secret_text};
+use crate::secrets::value::Secret;
+
+/// `tls` of a manager.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct TlsConfig {
+    /// PEM text or path of the certificates to trust, and no others.
+    ca: Option<String>,
+    /// PEM text or path of our certificate and its chain.
+    client_cert: Option<String>,
+    /// PEM text or path of its key.
+    #[serde(default, deserialize_with = "secret_text")]
+    client_key: Option<Secret>,
+    /// Name to ask for and to verify in place of the URL's host.
+    server_name: Option<String>,
+    /// Default true. False accepts any certificate: for experiments only.
+    verify: Option<bool>,
+}
+
+/// A client bound to one server.
+pub(super) struct HttpClient {
+    client: Client,
+    /// Base address, without a slash at the end.
+    base: String,
+    /// `Host` where the address had to carry another name.
+    host: Option<String>,
+}
+
+/// Status and body.
+pub(super) type Answer = (StatusCode, Zeroizing<Vec<u8>>);
+
+impl HttpClient {
+    pub(super) fn build(
+        uri: &str,
+        tls: &TlsConfig,
+        timeout: Duration,
+        ctx: &BuildCtx<'_>,
+    ) -> Result<Self, BuildError> {
+        let mut url = parse_uri(uri)?;
+        let mut builder = Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .referer(false)
+            .timeout(timeout)
+            .connect_timeout(timeout)
+            .pool_idle_timeout(IDLE)
+            .pool_max_idle_per_host(MAX_IDLE)
+            .user_agent("claviger");
+        builder = trust(builder, tls, ctx)?;
+        if let Some(identity) = identity(tls)? {
+            builder = builder.identity(identity);
+        }
+        let mut host = None;
+        if let Some(name) = &tls.server_name {
+            host = Some(rename(&mut url, name)?);
+            let original = host.clone().unwrap_or_default();
+            builder = builder.dns_resolver(Arc::new(Renamed(original)));
+        }
+        let client = builder
+            .build()
+            .map_err(|_| BuildError::new("tls", "not accepted by the TLS library"))?;
+        let base = url.as_str().trim_end_matches('/').to_owned();
+        Ok(Self { client, base, host })
+    }
+
+    /// A request for a path that starts with `/` and is encoded already.
+    pub(super) fn get(&self, path: &str) -> RequestBuilder {
+        let request = self.client.get(format!("{}{path}", self.base));
+        match &self.host {
+            Some(host) => request.header(reqwest::header::HOST, host),
+            None => request,
+        }
+    }
+}
+
+/// Sends and reads at most [`MAX_DOCUMENT_BYTES`].
+pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> {
+    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(FetchError::Redirected(status.as_u16()));
+    }
+    let expected = response.content_length().unwrap_or(0);
+    let expected = usize::try_from(expected).unwrap_or(usize::MAX);
+    if expected > MAX_DOCUMENT_BYTES {
+        return Err(FetchError::TooLarge(MAX_DOCUMENT_BYTES));
+    }
+    let mut body = Zeroizing::new(Vec::with_capacity(expected));
+    while let Some(chunk) = response
+        .chunk()
+        .await
+        .map_err(|error| unreachable(&error))?
+    {
+        if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
+            return Err(FetchError::TooLarge(MAX_DOCUMENT_BYTES));
+        }
+        append(&mut body, &chunk);
+    }
+    Ok((status, body))
+}
+
+/// Appends without leaving an unwiped copy behind when the buffer has to grow.
+fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
+    let needed = body.len() + chunk.len();
+    if needed > body.capacity() {
+        let mut grown = Zeroizing::new(Vec::with_capacity(needed.max(body.len() * 2)));
+        grown.extend_from_slice(body);
+        *body = grown;
+    }
+    body.extend_from_slice(chunk);
+}
+
+fn parse_uri(uri: &str) -> Result<Url, BuildError> {
+    let expected = || BuildError::new("uri", "expected http(s)://host[:port]");
+    let url = Url::parse(uri.trim()).map_err(|_| expected())?;
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() || !plain {
+        return Err(expected());
+    }
+    Ok(url)
+}
+
+fn trust(
+    builder: ClientBuilder,
+    tls: &TlsConfig,
+    ctx: &BuildCtx<'_>,
+) -> Result<ClientBuilder, BuildError> {
+    if tls.verify == Some(false) {
+        return Ok(builder
+            .tls_danger_accept_invalid_certs(true)
+            .tls_danger_accept_invalid_hostnames(true));
+    }
+    let named = tls
+        .ca
+        .as_deref()
+        .map(|ca| pem("tls.ca", ca.as_bytes()))
+        .transpose()?;
+    let Some(bundle) = named.as_ref().map(|pem| pem.as_slice()).or(ctx.trusted_ca) else {
+        return Ok(builder);
+    };
+    match Certificate::from_pem_bundle(bundle) {
+        Ok(certificates) if !certificates.is_empty() => Ok(builder.tls_certs_only(certificates)),
+        _ => Err(BuildError::new("tls.ca", "expected PEM certificates")),
+    }
+}
+
+fn identity(tls: &TlsConfig) -> Result<Option<Identity>, BuildError> {
+    let (certificate, key) = match (&tls.client_cert, &tls.client_key) {
+        (None, None) => return Ok(None),
+        (Some(certificate), Some(key)) => (certificate, key),
+        _ => {
+            let message = "client_cert and client_key go together";
+            return Err(BuildError::new("tls", message));
+        }
+    };
+    let certificate = pem("tls.client_cert", certificate.as_bytes())?;
+    let key = pem("tls.client_key", key.expose())?;
+    let bad_key = |_| BuildError::new("tls.client_key", "expected an unencrypted PEM key");
+    // An empty passphrase keeps OpenSSL from asking for one on the terminal.
+    let key = openssl::pkey::PKey::private_key_from_pem_passphrase(&key, b"").map_err(bad_key)?;
+    let key = Zeroizing::new(key.private_key_to_pem_pkcs8().map_err(bad_key)?);
+    Identity::from_pkcs8_pem(&certificate, &key)
+        .map(Some)
+        .map_err(|_| BuildError::new("tls.client_cert", "expected a PEM certificate of the key"))
+}
+
+/// The PEM itself, or the content of the file it names.
+fn pem(field: &str, text: &[u8]) -> Result<Zeroizing<Vec<u8>>, BuildError> {
+    if text
+        .windows(PEM_MARK.len())
+        .any(|window| window == PEM_MARK)
+    {
+        return Ok(Zeroizing::new(text.to_vec()));
+    }
+    let path = std::str::from_utf8(text).map_err(|_| BuildError::new(field, "expected PEM"))?;
+    read_named(Path::new(path)).map_err(|error| {
+        BuildError::new(field, format!("expected PEM or a readable path: {error}"))
+    })
+}
+
+/// Puts `name` in the place of the URL's host and gives the host as it was.
+fn rename(url: &mut Url, name: &str) -> Result<String, BuildError> {
+    let expected = || BuildError::new("tls.server_name", "expected a DNS name");
+    if name.parse::<std::net::IpAddr>().is_ok() {
+        return Err(expected());
+    }
+    let original = url.host_str().unwrap_or_default().to_owned();
+    url.set_host(Some(name)).map_err(|_| expected())?;
+    Ok(match url.port() {
+        Some(port) => format!("{original}:{port}"),
+        None => original,
+    })
+}
+
+/// Looks up the host that `tls.server_name` hides; the port is the URL's own.
+struct Renamed(String);
+
+impl reqwest::dns::Resolve for Renamed {
+    fn resolve(&self, _name: reqwest::dns::Name) -> reqwest::dns::Resolving {
+        let host = match self.0.rsplit_once(':') {
+            Some((host, port)) if port.parse::<u16>().is_ok() => host,
+            _ => &self.0,
+        };
+        let host = host.trim_matches(['[', ']']).to_owned();
+        Box::pin(async move {
+            let addresses: Vec<_> = tokio::net::lookup_host((host, 0)).await?.collect();
+            let addresses: reqwest::dns::Addrs = Box::new(addresses.into_iter());
+            Ok(addresses)
+        })
+    }
+}
+
+/// The innermost cause alone: the outer ones repeat the URL.
+fn unreachable(error: &reqwest::Error) -> FetchError {
+    if error.is_timeout() {
+        return FetchError::TimedOut;
+    }
+    let mut cause = error.source();
+    while let Some(inner) = cause.and_then(std::error::Error::source) {
+        cause = Some(inner);
+    }
+    let words = cause.map_or_else(|| "request failed".to_owned(), ToString::to_string);
+    FetchError::Unreachable(words.into())
+}
+
+const PEM_MARK: &[u8] = b"-----BEGIN ";
+const IDLE: Duration = Duration::from_secs(30);
+const MAX_IDLE: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_http_addresses_are_accepted() {
+        for uri in [
+            "http://a",
+            "https://a:8200",
+            "https://[::1]:8200/base/",
+            " http://a\n",
+        ] {
+            assert!(parse_uri(uri).is_ok(), "{uri}");
+        }
+        for uri in [
+            "",
+            "a",
+            "ftp://a",
+            "http://u:p@a",
+            "http://a?x",
+            "http://a#x",
+            "file:///a",
+        ] {
+            assert!(parse_uri(uri).is_err(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_renamed_address_keeps_port_and_host_header() {
+        let mut url = parse_uri("https://127.0.0.1:8200/x").expect("address must parse");
+        let host = rename(&mut url, "vault.test").expect("name must be accepted");
+        assert_eq!(
+            (url.as_str(), &*host),
+            ("https://vault.test:8200/x", "127.0.0.1:8200")
+        );
+        assert!(rename(&mut url, "10.0.0.1").is_err());
+    }
+
+    #[test]
+    fn bodies_grow_without_losing_a_byte() {
+        let mut body = Zeroizing::new(Vec::new());
+        for chunk in [&b"ab"[..], b"", b"cdefgh", b"i"] {
+            append(&mut body, chunk);
+        }
+        assert_eq!(body.as_slice(), b"abcdefghi");
+    }
+}

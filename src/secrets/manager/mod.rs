@@ -1,0 +1,323 @@
+//! Where secrets are kept. A manager is one file behind [`Manager`] and one entry in
+//! [`MANAGERS`]; it reads one document when asked and keeps no value. Caching, retries, bounds on
+//! concurrency and the circuit are not its business.
+
+pub mod document;
+pub mod env;
+pub mod file;
+mod http;
+pub mod vault;
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use zeroize::Zeroize as _;
+
+pub use document::{Document, FieldValue};
+
+use super::reference::{Key, ReferenceError};
+use super::value::Secret;
+use crate::clock::Clock;
+use crate::diagnostic::without_values;
+
+/// A kind of manager.
+pub struct ManagerDef {
+    /// First part of an item's id.
+    pub name: &'static str,
+    /// Makes a manager of an item's fields.
+    pub build: fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>,
+}
+
+/// Every kind there is.
+pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &vault::DEF];
+
+/// Something that keeps secrets.
+#[async_trait]
+pub trait Manager: Send + Sync {
+    /// Which document a key stands in, and under which field. Pure.
+    ///
+    /// # Errors
+    /// The key cannot mean anything to this manager.
+    fn locate(&self, key: &Key) -> Result<Location, ReferenceError>;
+
+    /// Reads one document now. The answer may hold more fields than were asked for.
+    ///
+    /// # Errors
+    /// See [`FetchError`]; what is authoritative ends a value, the rest does not.
+    ///
+    /// # Cancel safety
+    /// May be dropped at any await.
+    async fn fetch(&self, read: Read<'_>) -> Result<Document, FetchError>;
+
+    /// How long one [`Manager::fetch`] may take. Default 5 s.
+    fn time_limit(&self) -> Duration {
+        DEFAULT_TIME_LIMIT
+    }
+
+    /// Calls back whenever something may have changed, until the returned guard is dropped.
+    /// Default: no watch, the ttl is all there is.
+    fn watch(&self, on_change: OnChange) -> Option<Box<dyn Any + Send>> {
+        drop(on_change);
+        None
+    }
+}
+
+/// See [`Manager::watch`].
+pub type OnChange = Box<dyn Fn() + Send + Sync>;
+
+/// Place of a value inside a manager.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Location {
+    /// Path of the document.
+    pub path: Arc<str>,
+    /// Field inside it.
+    pub field: Arc<str>,
+}
+
+impl Location {
+    /// As APISIX splits for Vault: field behind the last slash (or `#`).
+    #[must_use]
+    pub fn split_last(key: &Key) -> Self {
+        let (path, field) = key.split_last();
+        Self {
+            path: path.into(),
+            field: field.into(),
+        }
+    }
+}
+
+/// One read of one document.
+#[derive(Debug, Clone, Copy)]
+pub struct Read<'a> {
+    /// Path of the document; its segments passed `secrets::reference`.
+    pub path: &'a str,
+    /// An older version; `None` is the newest.
+    pub version: Option<&'a str>,
+    /// Fields wanted, sorted.
+    pub fields: &'a [Arc<str>],
+}
+
+/// Why a document could not be had. Never holds a part of an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// There is no such document.
+    #[error("document not found")]
+    NotFound,
+    /// It was there, and was deleted or destroyed.
+    #[error("document version is deleted")]
+    Deleted,
+    /// The manager knows us and refuses.
+    #[error("forbidden by the manager")]
+    Forbidden,
+    /// The reference asks for what this manager or this document cannot do.
+    #[error("{0}")]
+    Unsupported(&'static str),
+    /// No connection, or it broke.
+    #[error("manager unreachable: {0}")]
+    Unreachable(Box<str>),
+    /// No answer in time.
+    #[error("manager did not answer in time")]
+    TimedOut,
+    /// Vault is sealed or not initialised.
+    #[error("manager is sealed or unavailable")]
+    Sealed,
+    /// Asked too often.
+    #[error("manager refuses more requests for now")]
+    Throttled,
+    /// A status of 500 or above.
+    #[error("manager failed with status {0}")]
+    ServerError(u16),
+    /// Our own credentials are not (any more) valid.
+    #[error("manager does not accept our token")]
+    TokenRefused,
+    /// A redirect, which is never followed: it would carry the token elsewhere.
+    #[error("manager redirects with status {0}, which is not followed")]
+    Redirected(u16),
+    /// A status that says nothing about the document.
+    #[error("manager answered status {0}")]
+    UnexpectedStatus(u16),
+    /// Not what a manager of this kind says.
+    #[error("answer not understood: {0}")]
+    Garbage(&'static str),
+    /// This document cannot be read, while others may be.
+    #[error("cannot be read: {0}")]
+    Unreadable(Box<str>),
+    /// Longer than a document may be.
+    #[error("document is larger than {0} bytes")]
+    TooLarge(usize),
+    /// Someone else may write it.
+    #[error("not trusted: {0}")]
+    Insecure(&'static str),
+}
+
+impl FetchError {
+    /// Whether the manager itself said that there is no such value for us. Only such an answer
+    /// ends a known value before it is too old.
+    #[must_use]
+    pub fn is_authoritative(&self) -> bool {
+        matches!(
+            self,
+            Self::NotFound | Self::Deleted | Self::Forbidden | Self::Unsupported(_)
+        )
+    }
+
+    /// Whether other documents of the same manager can be expected to fail too.
+    #[must_use]
+    pub fn blames_manager(&self) -> bool {
+        matches!(
+            self,
+            Self::Unreachable(_)
+                | Self::TimedOut
+                | Self::Sealed
+                | Self::Throttled
+                | Self::ServerError(_)
+                | Self::TokenRefused
+                | Self::Redirected(_)
+        )
+    }
+}
+
+/// What a manager may hold.
+#[derive(Clone, Copy)]
+pub struct BuildCtx<'a> {
+    /// Id of the item.
+    pub id: &'a Arc<str>,
+    /// Time.
+    pub clock: &'a Arc<dyn Clock>,
+    /// PEM bundle to trust where the item names none.
+    pub trusted_ca: Option<&'a [u8]>,
+}
+
+/// Why a manager's fields were not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {message}")]
+pub struct BuildError {
+    /// Dotted path; empty for the item as a whole.
+    pub field: String,
+    /// What was expected; never a value.
+    pub message: String,
+}
+
+impl BuildError {
+    /// `field` is not as it must be.
+    pub fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+}
+
+/// An item's fields with their `$env://` references replaced. Wiped when dropped.
+pub struct Fields(Value);
+
+impl Fields {
+    /// Takes fields in which nothing is a reference any more.
+    #[must_use]
+    pub fn new(fields: Value) -> Self {
+        Self(fields)
+    }
+
+    /// The fields as JSON text. Holds secrets: wipe it.
+    pub(super) fn as_json(&self) -> String {
+        self.0.to_string()
+    }
+
+    /// Reads the fields a manager knows; others are tolerated, as by APISIX.
+    ///
+    /// # Errors
+    /// A field is missing or of the wrong type.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, BuildError> {
+        serde_path_to_error::deserialize(&self.0).map_err(|error| {
+            let path = error.path().to_string();
+            let field = if path == "." { String::new() } else { path };
+            BuildError::new(field, without_values(&error.inner().to_string()))
+        })
+    }
+}
+
+impl Drop for Fields {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(fields) => fields.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
+/// A secret text among an item's fields: `#[serde(deserialize_with = "secret_text")]`.
+fn secret_text<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Secret>, D::Error> {
+    match FieldValue::deserialize(from)? {
+        FieldValue::Text(secret) => Ok(Some(secret)),
+        FieldValue::Other("value is null") => Ok(None),
+        FieldValue::Other(_) => Err(serde::de::Error::custom("expected a string")),
+    }
+}
+
+/// A number of seconds, fractions allowed: `#[serde(deserialize_with = "seconds")]`.
+pub(super) fn seconds<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<Duration>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(from)? else {
+        return Ok(None);
+    };
+    match Duration::try_from_secs_f64(number) {
+        Ok(duration) if duration <= LONGEST_TIME => Ok(Some(duration)),
+        _ => Err(serde::de::Error::custom("expected 0 to 31536000 seconds")),
+    }
+}
+
+/// Largest answer a manager may give: 1 MiB of value, and what quoting it costs.
+pub const MAX_DOCUMENT_BYTES: usize = 2 * 1024 * 1024;
+
+/// APISIX's `timeout` of Vault.
+const DEFAULT_TIME_LIMIT: Duration = Duration::from_secs(5);
+const LONGEST_TIME: Duration = Duration::from_secs(365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_sorted() {
+        let names: Vec<_> = MANAGERS.iter().map(|def| def.name).collect();
+        assert!(names.is_sorted_by(|a, b| a < b), "{names:?}");
+    }
+
+    #[test]
+    fn errors_about_fields_name_the_place_and_no_value() {
+        #[derive(Debug, Deserialize)]
+        struct Config {
+            #[serde(default, deserialize_with = "secret_text")]
+            #[expect(dead_code, reason = "only its parsing is looked at")]
+            token: Option<Secret>,
+            #[serde(default, deserialize_with = "seconds")]
+            ttl: Option<Duration>,
+        }
+        let parse = |json: Value| Fields::new(json).parse::<Config>();
+        for (json, field) in [
+            (serde_json::json!({"token": ["hunter2"]}), "token"),
+            (serde_json::json!({"ttl": "hunter2"}), "ttl"),
+            (serde_json::json!({"ttl": -1}), "ttl"),
+            (serde_json::json!({"ttl": 1e300}), "ttl"),
+        ] {
+            let error = parse(json).expect_err("must be refused");
+            assert_eq!(error.field, field);
+            assert!(!error.to_string().contains("hunter2"), "{error}");
+        }
+        let config = parse(serde_json::json!({"ttl": 1.5, "other": 1})).expect("must parse");
+        assert_eq!(config.ttl, Some(Duration::from_millis(1500)));
+    }
+}

@@ -1,0 +1,476 @@
+//! What the room knows, behind one lock: managers in force, references in use, the cache, the
+//! view. No I/O but the building of managers.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::cache::{Answer, Cache, DocumentKey, EntryId, Job, News, Selector};
+use super::fetch::Runner;
+use super::manager::env::Env;
+use super::manager::{BuildCtx, BuildError, Fields, MANAGERS, seconds};
+use super::reference::{Key, Reference, Target};
+use super::refresh::Schedule;
+use super::report::{ManagerReport, ReferenceReport, ReferenceState};
+use super::settings::{ManagerProblem, ManagerSpec, SecretsSettings};
+use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
+use crate::clock::Clock;
+
+pub(super) struct State {
+    settings: SecretsSettings,
+    clock: Arc<dyn Clock>,
+    env: Env,
+    cache: Cache,
+    managers: HashMap<Arc<str>, Installed>,
+    /// Declared, not yet in force.
+    staged: Option<HashMap<Arc<str>, Installed>>,
+    uses: HashMap<Arc<str>, Use>,
+    view: ViewBuilder,
+    published: View,
+    /// The view differs from the published one.
+    dirty: bool,
+    /// How many `ensure`s are under way; nothing is published meanwhile.
+    holds: usize,
+}
+
+/// A declared manager.
+#[derive(Clone)]
+struct Installed {
+    /// Digest of kind and fields: the fields themselves may hold a token.
+    fingerprint: [u8; 32],
+    runner: Result<Arc<Runner>, ManagerProblem>,
+}
+
+/// A reference in use.
+struct Use {
+    /// Id of the manager, where one is named.
+    manager: Option<Arc<str>>,
+    place: Place,
+}
+
+enum Place {
+    /// In the cache.
+    Cached(EntryId, Selector, Arc<Runner>),
+    /// Decided without a manager, for as long as the manager stays undeclared.
+    Settled(Outcome),
+}
+
+/// Clocks that any manager may override.
+#[derive(Deserialize)]
+struct Timing {
+    #[serde(default, deserialize_with = "seconds")]
+    ttl: Option<Duration>,
+    #[serde(default, deserialize_with = "seconds")]
+    neg_ttl: Option<Duration>,
+    #[serde(default, deserialize_with = "seconds")]
+    max_stale: Option<Duration>,
+}
+
+impl State {
+    pub(super) fn new(settings: SecretsSettings, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            env: Env::of_process(&settings.env),
+            settings,
+            clock,
+            cache: Cache::new(Box::new(rand::random)),
+            managers: HashMap::new(),
+            staged: None,
+            uses: HashMap::new(),
+            view: ViewBuilder::new(),
+            published: View::default(),
+            dirty: false,
+            holds: 0,
+        }
+    }
+
+    pub(super) fn configure(&mut self, specs: &[ManagerSpec]) -> Vec<ManagerProblem> {
+        let mut staged: HashMap<Arc<str>, Installed> = HashMap::new();
+        for spec in specs {
+            let fingerprint = fingerprint(spec);
+            let installed = match self.managers.get(&spec.id) {
+                Some(same) if same.fingerprint == fingerprint && same.runner.is_ok() => {
+                    same.clone()
+                }
+                _ => Installed {
+                    fingerprint,
+                    runner: self
+                        .build(spec)
+                        .map(Arc::new)
+                        .map_err(|error| ManagerProblem {
+                            id: Arc::clone(&spec.id),
+                            field: error.field,
+                            message: error.message,
+                        }),
+                },
+            };
+            staged.insert(Arc::clone(&spec.id), installed);
+        }
+        let problems = specs
+            .iter()
+            .filter_map(|spec| staged.get(&spec.id)?.runner.as_ref().err());
+        let problems = problems.cloned().collect();
+        self.staged = Some(staged);
+        problems
+    }
+
+    fn build(&self, spec: &ManagerSpec) -> Result<Runner, BuildError> {
+        let def = MANAGERS.iter().find(|def| def.name == spec.kind);
+        let def =
+            def.ok_or_else(|| BuildError::new("id", format!("no secret manager: {}", spec.kind)))?;
+        let mut fields = spec.fields.clone();
+        let replaced = replace_references(&mut fields, "", &self.env);
+        let fields = Fields::new(fields);
+        replaced?;
+        let timing: Timing = fields.parse()?;
+        let schedule = Schedule {
+            ttl: timing.ttl.unwrap_or(self.settings.ttl),
+            neg_ttl: timing.neg_ttl.unwrap_or(self.settings.neg_ttl),
+            max_stale: timing.max_stale.unwrap_or(self.settings.max_stale),
+        };
+        let ctx = BuildCtx {
+            id: &spec.id,
+            clock: &self.clock,
+            trusted_ca: self.settings.trusted_ca.as_deref(),
+        };
+        let manager = (def.build)(&fields, &ctx)?;
+        let concurrency = self.settings.concurrency;
+        Ok(Runner::new(
+            Arc::clone(&spec.id),
+            manager,
+            schedule,
+            concurrency,
+        ))
+    }
+
+    /// Puts staged managers in force and these references in use, and stops publishing.
+    pub(super) fn hold(&mut self, now: Instant, references: &BTreeSet<Arc<str>>) {
+        self.holds += 1;
+        if let Some(staged) = self.staged.take() {
+            self.managers = staged;
+        }
+        // Entries of replaced managers go first, so that nothing new joins them; what merely fell
+        // out of use goes last, so that a document still referred to is kept.
+        let old = std::mem::take(&mut self.uses);
+        let (current, replaced): (HashMap<_, _>, HashMap<_, _>) =
+            old.into_iter().partition(|(_, used)| self.is_current(used));
+        self.take_out(replaced, references);
+        let (mut kept, gone): (HashMap<_, _>, HashMap<_, _>) = current
+            .into_iter()
+            .partition(|(text, _)| references.contains(text));
+        for reference in references {
+            if !kept.contains_key(reference) {
+                let (used, outcome) = self.put_in(now, reference);
+                self.view.set(Arc::clone(reference), outcome);
+                kept.insert(Arc::clone(reference), used);
+            }
+        }
+        self.take_out(gone, references);
+        self.uses = kept;
+        self.dirty = true;
+    }
+
+    fn take_out(&mut self, gone: HashMap<Arc<str>, Use>, references: &BTreeSet<Arc<str>>) {
+        for (text, used) in gone {
+            if let Place::Cached(entry, selector, _) = &used.place {
+                self.cache.remove(*entry, selector, &text);
+            }
+            if !references.contains(&text) {
+                self.view.remove(&text);
+            }
+        }
+    }
+
+    /// Whether the reference still stands where the managers in force would put it.
+    fn is_current(&self, used: &Use) -> bool {
+        let Some(id) = &used.manager else {
+            return true;
+        };
+        match (
+            &used.place,
+            self.managers.get(id).map(|installed| &installed.runner),
+        ) {
+            (Place::Cached(_, _, runner), Some(Ok(current))) => Arc::ptr_eq(runner, current),
+            _ => false,
+        }
+    }
+
+    fn put_in(&mut self, now: Instant, text: &Arc<str>) -> (Use, Outcome) {
+        let settled = |manager, outcome: Outcome| {
+            let place = Place::Settled(outcome.clone());
+            (Use { manager, place }, outcome)
+        };
+        let reference = match Reference::parse_shared(text) {
+            Ok(reference) => reference,
+            Err(error) => return settled(None, Err(Unresolved::because(error.to_string()))),
+        };
+        let key = match reference.target() {
+            Target::Env { name, json_key } => {
+                let value = self.env.resolve(name, json_key.as_deref());
+                let outcome = value.map_err(Unresolved::because).map(|value| Resolved {
+                    value,
+                    version: self.cache.next_version(),
+                });
+                return settled(None, outcome);
+            }
+            Target::Managed(key) => key,
+        };
+        let located = self.runner_of(key, text).and_then(|runner| {
+            let location = runner.manager.locate(key);
+            let location = location.map_err(|error| Unresolved::because(error.to_string()))?;
+            Ok((runner, location))
+        });
+        let (runner, location) = match located {
+            Ok(located) => located,
+            Err(unresolved) => return settled(Some(Arc::clone(&key.manager)), Err(unresolved)),
+        };
+        let document = DocumentKey {
+            manager: Arc::clone(&runner.id),
+            path: location.path,
+            version: key.version.clone(),
+        };
+        let selector = Selector {
+            field: location.field,
+            decode: key.decode,
+        };
+        let (entry, outcome) = self.cache.add(
+            now,
+            document,
+            runner.schedule,
+            selector.clone(),
+            Arc::clone(text),
+        );
+        let used = Use {
+            manager: Some(Arc::clone(&key.manager)),
+            place: Place::Cached(entry, selector, runner),
+        };
+        (used, outcome)
+    }
+
+    fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
+        match self
+            .managers
+            .get(&key.manager)
+            .map(|installed| &installed.runner)
+        {
+            Some(Ok(runner)) => Ok(Arc::clone(runner)),
+            Some(Err(problem)) => Err(Unresolved::because(format!(
+                "secret manager {} refused: {}: {}",
+                problem.id, problem.field, problem.message
+            ))),
+            None => {
+                let kind = key.manager.split('/').next().unwrap_or_default();
+                Err(Unresolved::because(
+                    if MANAGERS.iter().any(|def| def.name == kind) {
+                        format!("no secret conf, secret_uri: {text}")
+                    } else {
+                        format!("no secret manager: {kind}")
+                    },
+                ))
+            }
+        }
+    }
+
+    pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Arc<Runner>, Job)> {
+        let jobs = self.cache.take_due(now);
+        let with_runner = |job: Job| {
+            let installed = self.managers.get(&job.key.manager)?;
+            Some((Arc::clone(installed.runner.as_ref().ok()?), job))
+        };
+        jobs.into_iter().filter_map(with_runner).collect()
+    }
+
+    pub(super) fn complete(&mut self, now: Instant, started: Instant, job: &Job, answer: Answer) {
+        let news = self
+            .cache
+            .complete(now, started, job.entry, &job.fields, answer);
+        self.show(news);
+    }
+
+    pub(super) fn expire(&mut self, now: Instant) {
+        let news = self.cache.expire(now);
+        self.show(news);
+    }
+
+    fn show(&mut self, news: News) {
+        for (reference, outcome) in news {
+            self.view.set(reference, outcome);
+            self.dirty = true;
+        }
+    }
+
+    /// Whether there was something new to publish.
+    pub(super) fn publish(&mut self) -> bool {
+        if self.holds > 0 || !self.dirty {
+            return false;
+        }
+        self.published = self.view.view();
+        self.dirty = false;
+        true
+    }
+
+    pub(super) fn published(&self) -> View {
+        self.published.clone()
+    }
+
+    /// Ends a [`State::hold`].
+    pub(super) fn release(&mut self) -> View {
+        self.holds = self.holds.saturating_sub(1);
+        self.publish();
+        if self.holds > 0 {
+            return self.view.view();
+        }
+        self.published()
+    }
+
+    pub(super) fn unsettled(&self) -> usize {
+        self.cache.unsettled()
+    }
+
+    pub(super) fn next_event(&self) -> Option<Instant> {
+        self.cache.next_event()
+    }
+
+    pub(super) fn hasten(&mut self, now: Instant, manager: &str) {
+        self.cache.hasten(now, manager);
+    }
+
+    pub(super) fn touch(&mut self, at: Instant, manager: &str) {
+        self.cache.touch(at, Some(manager));
+    }
+
+    pub(super) fn touch_all(&mut self, at: Instant) {
+        self.cache.touch(at, None);
+    }
+
+    pub(super) fn runners(&self) -> Vec<Arc<Runner>> {
+        let running = self
+            .managers
+            .values()
+            .filter_map(|installed| installed.runner.as_ref().ok());
+        running.cloned().collect()
+    }
+
+    pub(super) fn report(&self, now: Instant) -> Vec<ReferenceReport> {
+        let of_use = |(text, used): (&Arc<str>, &Use)| match &used.place {
+            Place::Cached(entry, selector, _) => self.cache.report(now, *entry, selector, text),
+            Place::Settled(outcome) => Some(settled_report(text, used, outcome)),
+        };
+        let mut reports: Vec<_> = self.uses.iter().filter_map(of_use).collect();
+        reports.sort_by(|a, b| a.reference.cmp(&b.reference));
+        reports
+    }
+
+    pub(super) fn manager_report(&self, now: Instant) -> Vec<ManagerReport> {
+        let mut reports: HashMap<&Arc<str>, ManagerReport> = HashMap::new();
+        for (id, installed) in &self.managers {
+            let (documents, failure) = self.cache.documents(id);
+            let (healthy, reason) = match &installed.runner {
+                Ok(runner) => (!runner.is_open(), failure),
+                Err(problem) => {
+                    let reason = format!("{}: {}", problem.field, problem.message);
+                    (false, Some(reason.into()))
+                }
+            };
+            let report = ManagerReport {
+                id: Arc::clone(id),
+                reason,
+                healthy,
+                documents,
+                fresh: 0,
+                stale: 0,
+                refused: 0,
+                oldest: None,
+            };
+            reports.insert(id, report);
+        }
+        for reference in self.report(now) {
+            let Some(report) = reports.get_mut(&reference.manager) else {
+                continue;
+            };
+            match reference.state {
+                ReferenceState::Fresh => report.fresh += 1,
+                ReferenceState::Stale => report.stale += 1,
+                ReferenceState::Refused => report.refused += 1,
+            }
+            report.oldest = report.oldest.max(reference.age);
+        }
+        let mut reports: Vec<_> = reports.into_values().collect();
+        reports.sort_by(|a, b| a.id.cmp(&b.id));
+        reports
+    }
+}
+
+fn settled_report(text: &Arc<str>, used: &Use, outcome: &Outcome) -> ReferenceReport {
+    let (manager, path) = match Reference::parse_shared(text)
+        .as_ref()
+        .map(Reference::target)
+    {
+        Ok(Target::Env { name, .. }) => ("env".into(), (&**name).into()),
+        _ => (used.manager.clone().unwrap_or_default(), Arc::default()),
+    };
+    ReferenceReport {
+        reference: Arc::clone(text),
+        manager,
+        path,
+        state: match outcome {
+            Ok(_) => ReferenceState::Fresh,
+            Err(_) => ReferenceState::Refused,
+        },
+        age: None,
+        version: outcome.as_ref().ok().map(|resolved| resolved.version),
+        manager_version: None,
+        reason: outcome
+            .as_ref()
+            .err()
+            .map(|unresolved| Arc::clone(&unresolved.reason)),
+    }
+}
+
+/// Digest of what a manager is made of, whatever the order of its fields.
+fn fingerprint(spec: &ManagerSpec) -> [u8; 32] {
+    let mut fields = spec.fields.clone();
+    fields.sort_all_objects();
+    let fields = Fields::new(fields);
+    let text = zeroize::Zeroizing::new(format!("{}\n{}", spec.kind, fields.as_json()));
+    openssl::sha::sha256(text.as_bytes())
+}
+
+/// Puts values of the environment in the place of `$env://` references.
+fn replace_references(value: &mut Value, path: &str, env: &Env) -> Result<(), BuildError> {
+    match value {
+        Value::String(text) if Reference::is_reference(text) => {
+            *text = env_value(text, env).map_err(|message| BuildError::new(path, message))?;
+            Ok(())
+        }
+        Value::Array(items) => items.iter_mut().enumerate().try_for_each(|(index, item)| {
+            replace_references(item, &format!("{path}[{index}]"), env)
+        }),
+        Value::Object(fields) => fields.iter_mut().try_for_each(|(name, field)| {
+            let path = match path {
+                "" => name.clone(),
+                path => format!("{path}.{name}"),
+            };
+            replace_references(field, &path, env)
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn env_value(text: &str, env: &Env) -> Result<String, String> {
+    let reference = Reference::parse(text).map_err(|error| error.to_string())?;
+    let Target::Env { name, json_key } = reference.target() else {
+        return Err(
+            "a manager's field may be an $env:// reference, not a $secret:// one".to_owned(),
+        );
+    };
+    let value = env
+        .resolve(name, json_key.as_deref())
+        .map_err(|why| format!("{text}: {why}"))?;
+    let value = value
+        .expose_str()
+        .ok_or_else(|| format!("{text}: value is not text"))?;
+    Ok(value.to_owned())
+}

@@ -1,1 +1,0 @@
-//! Composition root: builds every room from the bootstrap configuration; owns shutdown.

@@ -1,0 +1,314 @@
+//! Composition root: builds every room from the bootstrap configuration; owns start and stop.
+
+mod facts;
+mod process;
+mod settings;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
+use pingora_core::server::configuration::{Opt, ServerConf};
+use pingora_core::server::{RunArgs, Server, ShutdownWatch};
+use pingora_core::services::ServiceReadyNotifier;
+use pingora_core::services::background::{BackgroundService, background_service};
+use tokio::sync::{mpsc, watch};
+
+use crate::admin::{self, MetricsApp, StatusApp};
+use crate::clock::{Clock, SystemClock};
+use crate::config::bootstrap::Bootstrap;
+use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
+use crate::proxy::Gateway;
+use crate::proxy::drain::Drain;
+use crate::proxy::handshake::{RefusedHandshakes, TlsSetupError, tls_settings};
+use crate::proxy::listener::EdgeService;
+use crate::proxy::signals::Signals;
+use crate::reload::{Reload, SnapshotCell, Status};
+use crate::secrets::Secrets;
+use crate::telemetry::metrics::{MetricsConfig, MetricsConfigError};
+use crate::telemetry::{Logger, Metrics};
+use crate::tls::SniStore;
+
+pub use process::{PidFile, harden, pid_of};
+pub use settings::{SettingsError, compile_env, logger, secrets_settings};
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The resources could not be read.
+    #[error(transparent)]
+    Resources(#[from] LoadError),
+    /// A bootstrap setting cannot be used.
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    /// `plugin_attr.prometheus` cannot be used.
+    #[error(transparent)]
+    Metrics(#[from] MetricsConfigError),
+    /// TLS cannot be set up.
+    #[error("TLS listeners cannot be set up")]
+    Tls(#[from] TlsSetupError),
+    /// A file cannot be written or opened.
+    #[error("{what}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Serves until a signal says stop. Reads the resources before it starts anything: a file that
+/// does not parse refuses the start, as APISIX's launcher does.
+///
+/// # Errors
+/// Something of the configuration cannot be used.
+pub fn run(
+    bootstrap: &Bootstrap,
+    resources: &Path,
+    upgrade: bool,
+    logger: &Logger,
+) -> Result<(), ServerError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let options = SourceOptions {
+        max_bytes: bootstrap.claviger.max_resource_bytes,
+        ..SourceOptions::default()
+    };
+    // Watched before it is read, so that no change falls between.
+    let watcher = Watcher::start(resources);
+    let mut source = Source::new(resources, options);
+    let documents = source.load()?;
+
+    let metrics_config = bootstrap
+        .plugin_attr
+        .find("prometheus")
+        .cloned()
+        .unwrap_or_default();
+    let metrics = Arc::new(Metrics::with_config(
+        &MetricsConfig::parse(&metrics_config)?,
+        Arc::clone(&clock),
+    ));
+    let access_log = settings::access_log(bootstrap)?;
+    let env = Arc::new(settings::compile_env(bootstrap, &metrics, &clock)?);
+    let observer = Arc::new(facts::FetchObserver::new(Arc::clone(&metrics)));
+    let secrets = Secrets::new(
+        settings::secrets_settings(bootstrap)?,
+        Arc::clone(&clock),
+        observer,
+    );
+    let cell = Arc::new(SnapshotCell::new());
+    let status = Arc::new(Status::new());
+    let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
+    let reload = Reload::new(
+        source,
+        documents,
+        Arc::clone(&secrets),
+        Arc::clone(&env),
+        Arc::clone(&cell),
+        Arc::clone(&status),
+        bootstrap.claviger.secrets.load_wait,
+    );
+    let proxy_settings = settings::proxy_settings(bootstrap, &metrics, access_log.clone())?;
+    let gateway = Gateway::new(Arc::clone(&cell), Arc::clone(&clock), proxy_settings);
+
+    let mut server = Server::new_with_opt_and_conf(
+        Opt {
+            upgrade,
+            ..Opt::default()
+        },
+        server_conf(bootstrap),
+    );
+    server.bootstrap();
+    let conf = Arc::clone(&server.configuration);
+    let (look_again, looks) = mpsc::channel(1);
+
+    let refused = Arc::new(RefusedHandshakes::default());
+    metrics.register(Arc::new(facts::Facts {
+        cell: Arc::clone(&cell),
+        status: Arc::clone(&status),
+        secrets: Arc::clone(&secrets),
+        refused: Arc::clone(&refused),
+        clock: Arc::clone(&clock),
+    }));
+    if let Some(access_log) = &access_log {
+        metrics.register(Arc::new(access_log.clone()));
+    }
+    metrics.register(Arc::new(logger.clone()));
+    let loader = server.add_service(background_service(
+        "configuration",
+        Loader {
+            reload: Mutex::new(Some((reload, looks, watcher))),
+            secrets,
+            env,
+            look_again: look_again.clone(),
+        },
+    ));
+    let edge = edge(bootstrap, gateway, &conf, &cell, &drain, refused)?;
+    server.add_service(edge).add_dependency(&loader);
+    add_admin(&mut server, bootstrap, &metrics, &cell, &status, &drain);
+
+    let _pid_file =
+        PidFile::write(&bootstrap.claviger.pid_file).map_err(|source| ServerError::Io {
+            what: format!(
+                "cannot write the pid file {}",
+                bootstrap.claviger.pid_file.display()
+            ),
+            source,
+        })?;
+    let reopen = logger.clone();
+    let signals = Signals {
+        drain,
+        drain_timeout: bootstrap.nginx_config.worker_shutdown_timeout,
+        upgrade_socket: Some(bootstrap.claviger.upgrade_sock.clone()),
+        on_reload: Box::new(move || drop(look_again.try_send(()))),
+        on_reopen: Box::new(move || {
+            reopen.reopen();
+            if let Some(access_log) = &access_log {
+                access_log.reopen();
+            }
+        }),
+    };
+    server.run(RunArgs {
+        shutdown_signal: Box::new(signals),
+    });
+    Ok(())
+}
+
+/// Pingora's own settings. Waiting for requests to end is done by [`Signals`], not here.
+fn server_conf(bootstrap: &Bootstrap) -> ServerConf {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ServerConf {
+        threads: bootstrap.threads().unwrap_or(cores),
+        work_stealing: true,
+        grace_period_seconds: Some(0),
+        graceful_shutdown_timeout_seconds: Some(1),
+        // A global bound of Pingora's; `retries` of each upstream is the one that counts.
+        max_retries: 256,
+        upstream_keepalive_pool_size: bootstrap.nginx_config.http.upstream.keepalive as usize,
+        upgrade_sock: bootstrap
+            .claviger
+            .upgrade_sock
+            .to_string_lossy()
+            .into_owned(),
+        ca_file: settings::trusted_ca_file(bootstrap),
+        ..ServerConf::default()
+    }
+}
+
+type Proxy = pingora_proxy::HttpProxy<Gateway>;
+
+fn edge(
+    bootstrap: &Bootstrap,
+    gateway: Gateway,
+    conf: &Arc<ServerConf>,
+    cell: &Arc<SnapshotCell>,
+    drain: &Arc<Drain>,
+    refused: Arc<RefusedHandshakes>,
+) -> Result<EdgeService<Proxy>, ServerError> {
+    let mut proxy = pingora_proxy::http_proxy(conf, gateway);
+    let mut options = HttpServerOptions::default();
+    options.h2c = bootstrap.apisix.enable_http2;
+    options.keepalive_request_limit =
+        Some(bootstrap.claviger.limits.keepalive_requests).filter(|limit| *limit > 0);
+    options.h2_idle_timeout = Some(bootstrap.nginx_config.http.keepalive_timeout);
+    proxy.server_options = Some(options);
+    let limits = settings::edge_limits(bootstrap);
+    let mut edge = EdgeService::new("proxy", proxy, limits, Arc::clone(drain));
+    for address in bootstrap.http_listeners() {
+        let options = settings::socket_options(bootstrap, address);
+        edge.service()
+            .add_tcp_with_settings(&address.to_string(), options);
+    }
+    for address in bootstrap.https_listeners() {
+        let names = Arc::clone(cell);
+        let none = Arc::new(SniStore::default());
+        let names = move || {
+            names
+                .current()
+                .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
+        };
+        let tls = tls_settings(
+            Arc::new(names),
+            settings::tls_options(bootstrap),
+            Arc::clone(&refused),
+        )?;
+        let options = settings::socket_options(bootstrap, address);
+        edge.service()
+            .add_tls_with_settings(&address.to_string(), Some(options), tls);
+    }
+    Ok(edge)
+}
+
+fn add_admin(
+    server: &mut Server,
+    bootstrap: &Bootstrap,
+    metrics: &Arc<Metrics>,
+    cell: &Arc<SnapshotCell>,
+    status: &Arc<Status>,
+    drain: &Arc<Drain>,
+) {
+    if let Some((address, path)) = settings::metrics_export(bootstrap) {
+        let app = MetricsApp::new(Arc::clone(metrics), path);
+        server.add_service(admin::service("metrics", &[address.to_string()], app));
+    }
+    if let Some(address) = bootstrap.apisix.status {
+        let (cell, status, drain) = (Arc::clone(cell), Arc::clone(status), Arc::clone(drain));
+        let readiness = move || facts::obstacle(&cell, &status, &drain);
+        let app = StatusApp::new(Arc::new(readiness));
+        server.add_service(admin::service("status", &[address.to_string()], app));
+    }
+}
+
+/// What runs beside the traffic, on threads of its own: the reload loop, secrets, names.
+struct Loader {
+    reload: Mutex<Option<(Reload, mpsc::Receiver<()>, Watcher)>>,
+    secrets: Arc<Secrets>,
+    env: Arc<crate::snapshot::compile::CompileEnv>,
+    look_again: mpsc::Sender<()>,
+}
+
+#[async_trait]
+impl BackgroundService for Loader {
+    async fn start_with_ready_notifier(
+        &self,
+        shutdown: ShutdownWatch,
+        ready: ServiceReadyNotifier,
+    ) {
+        let taken = self
+            .reload
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        let Some((mut reload, looks, watcher)) = taken else {
+            return;
+        };
+        let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
+        reload.first().await;
+        ready.notify_ready();
+        tokio::select! {
+            () = reload.run(looks, shutdown.clone()) => {}
+            () = tell(watcher, self.look_again.clone(), shutdown.clone()) => {}
+            () = self.env.resolver.run(shutdown) => {}
+        }
+        secrets.abort();
+    }
+}
+
+/// Turns file events into looks; ends at shutdown.
+async fn tell(
+    mut watcher: Watcher,
+    look_again: mpsc::Sender<()>,
+    mut shutdown: watch::Receiver<bool>,
+) {
+    loop {
+        tokio::select! {
+            _ = shutdown.changed() => return,
+            () = watcher.changed() => drop(look_again.try_send(())),
+        }
+    }
+}
+
+/// Longest wait for logs to be written at the end.
+pub const LAST_WORDS: Duration = Duration::from_secs(2);

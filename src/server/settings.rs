@@ -1,0 +1,356 @@
+//! From bootstrap configuration to what the rooms take.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::HeaderValue;
+use pingora_core::listeners::TcpSocketOptions;
+use serde::Deserialize;
+
+use super::ServerError;
+use crate::clock::Clock;
+use crate::config::bootstrap::{Bootstrap, HttpRouter};
+use crate::config::resource::KeepalivePoolConfig;
+use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
+use crate::http::path::PathRules;
+use crate::http::request_guard::GuardRules;
+use crate::kept::Kept;
+use crate::plugins;
+use crate::proxy::ProxySettings;
+use crate::proxy::handshake::TlsOptions;
+use crate::proxy::listener::EdgeLimits;
+use crate::routing::RouterMode;
+use crate::secrets::{Secret, SecretsSettings};
+use crate::snapshot::compile::CompileEnv;
+use crate::telemetry::access_log::AccessLogConfig;
+use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
+use crate::telemetry::sink::Target;
+use crate::telemetry::{AccessLog, Escape, LogFormat, Logger, Metrics};
+use crate::upstream::dns::{Resolver, ResolverConfigured};
+
+/// A bootstrap setting that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// An address list or header name.
+    #[error("{field}: {source}")]
+    ClientAddr {
+        /// The key.
+        field: &'static str,
+        /// Why.
+        #[source]
+        source: ClientAddrError,
+    },
+    /// Not one of the words.
+    #[error("{field}: expected {expected}")]
+    Word {
+        /// The key.
+        field: &'static str,
+        /// What was expected.
+        expected: &'static str,
+    },
+    /// A file cannot be read.
+    #[error("{field}: {} cannot be read", path.display())]
+    File {
+        /// The key.
+        field: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What compilation needs.
+///
+/// # Errors
+/// A setting cannot be used.
+pub fn compile_env(
+    bootstrap: &Bootstrap,
+    metrics: &Arc<Metrics>,
+    clock: &Arc<dyn Clock>,
+) -> Result<CompileEnv, SettingsError> {
+    let apisix = &bootstrap.apisix;
+    let upstream = &bootstrap.nginx_config.http.upstream;
+    let resolver = ResolverConfigured {
+        servers: apisix.dns_resolver.clone(),
+        valid: apisix.dns_resolver_valid,
+        timeout: apisix.resolver_timeout,
+        search: apisix.enable_resolv_search_opt,
+    };
+    let plugins = bootstrap.plugins.as_ref().map(|names| {
+        for name in names.iter().filter(|name| plugins::find(name).is_none()) {
+            log::warn!("plugins: {name} is not available; a resource that uses it refuses");
+        }
+        names.iter().cloned().collect::<HashSet<_>>()
+    });
+    Ok(CompileEnv {
+        plugins,
+        plugin_attr: bootstrap.plugin_attr.as_map().clone(),
+        https_ports: bootstrap
+            .https_listeners()
+            .iter()
+            .map(SocketAddr::port)
+            .collect(),
+        router: match apisix.router_http {
+            HttpRouter::HostUri => RouterMode::HostUri,
+            HttpRouter::Uri => RouterMode::Uri,
+            HttpRouter::UriWithParameter => RouterMode::UriWithParameter,
+        },
+        ssl_protocols: apisix.ssl.ssl_protocols.clone(),
+        keepalive: KeepalivePoolConfig {
+            size: upstream.keepalive,
+            idle_timeout: upstream.keepalive_timeout,
+            requests: upstream.keepalive_requests,
+        },
+        index_key: rand::random(),
+        hasher: ahash::RandomState::new(),
+        metrics: Arc::clone(metrics),
+        kept: Arc::new(Kept::new()),
+        clock: Arc::clone(clock),
+        resolver: Arc::new(Resolver::new(resolver, Arc::clone(clock))),
+    })
+}
+
+/// Settings of the secrets room.
+///
+/// # Errors
+/// The trusted certificates cannot be read.
+pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, SettingsError> {
+    let cache = &bootstrap.apisix.lru_secret;
+    let own = &bootstrap.claviger.secrets;
+    let trusted_ca = match trusted_ca_file(bootstrap) {
+        None => None,
+        Some(path) => {
+            let pem = std::fs::read(&path).map_err(|source| SettingsError::File {
+                field: "apisix.ssl.ssl_trusted_certificate",
+                path: path.into(),
+                source,
+            })?;
+            Some(pem.into())
+        }
+    };
+    Ok(SecretsSettings {
+        ttl: cache.ttl,
+        neg_ttl: cache.neg_ttl,
+        max_stale: own.max_stale,
+        concurrency: own.concurrency,
+        env: bootstrap
+            .nginx_config
+            .envs
+            .iter()
+            .map(|(name, value)| (name.clone(), Secret::from(value.clone())))
+            .collect(),
+        trusted_ca,
+    })
+}
+
+/// The bundle outgoing TLS trusts instead of the system's.
+pub(super) fn trusted_ca_file(bootstrap: &Bootstrap) -> Option<String> {
+    let file = &bootstrap.apisix.ssl.ssl_trusted_certificate;
+    (file != "system" && !file.is_empty()).then(|| file.clone())
+}
+
+/// The process's log.
+///
+/// # Errors
+/// The level is no level, or the file cannot be opened.
+pub fn logger(bootstrap: &Bootstrap, clock: Arc<dyn Clock>) -> Result<Logger, ServerError> {
+    let word = SettingsError::Word {
+        field: "nginx_config.error_log_level",
+        expected: "debug, info, notice, warn, error, crit, alert or emerg",
+    };
+    let level = parse_level(bootstrap.log_level()).ok_or(word)?;
+    let target = Target::parse(&bootstrap.nginx_config.error_log);
+    make_folder(&target)?;
+    let mut config = LoggerConfig::new(target, level);
+    if bootstrap.claviger.log.json {
+        config.shape = Shape::Json;
+    }
+    Logger::start(config, clock).map_err(|source| ServerError::Io {
+        what: format!(
+            "cannot open the error log {}",
+            bootstrap.nginx_config.error_log
+        ),
+        source,
+    })
+}
+
+pub(super) fn access_log(bootstrap: &Bootstrap) -> Result<Option<AccessLog>, ServerError> {
+    let http = &bootstrap.nginx_config.http;
+    if !http.enable_access_log || http.access_log == "off" {
+        return Ok(None);
+    }
+    let word = SettingsError::Word {
+        field: "nginx_config.http.access_log_format_escape",
+        expected: "default, json or none",
+    };
+    let escape = Escape::parse(&http.access_log_format_escape).ok_or(word)?;
+    let format = if bootstrap.claviger.log.access_json {
+        LogFormat::object(&serde_json::from_str(ACCESS_JSON).unwrap_or_default())
+            .unwrap_or_else(|_| LogFormat::parse(&http.access_log_format, Escape::Json))
+    } else {
+        LogFormat::parse(&http.access_log_format, escape)
+    };
+    let target = Target::parse(&http.access_log);
+    make_folder(&target)?;
+    let mut config = AccessLogConfig::new(target, format);
+    config.buffer_bytes = usize::try_from(http.access_log_buffer).unwrap_or(usize::MAX);
+    let opened = AccessLog::start(config);
+    opened.map(Some).map_err(|source| ServerError::Io {
+        what: format!("cannot open the access log {}", http.access_log),
+        source,
+    })
+}
+
+fn make_folder(target: &Target) -> Result<(), ServerError> {
+    if let Target::File(path) = target
+        && let Some(folder) = path.parent()
+    {
+        std::fs::create_dir_all(folder).map_err(|source| ServerError::Io {
+            what: format!("cannot make the folder {}", folder.display()),
+            source,
+        })?;
+    }
+    Ok(())
+}
+
+pub(super) fn proxy_settings(
+    bootstrap: &Bootstrap,
+    metrics: &Arc<Metrics>,
+    access_log: Option<AccessLog>,
+) -> Result<ProxySettings, SettingsError> {
+    let apisix = &bootstrap.apisix;
+    let http = &bootstrap.nginx_config.http;
+    let limits = &bootstrap.claviger.limits;
+    let texts = |nets: &[ipnet::IpNet]| nets.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let client_addr = ClientAddr::build(
+        &texts(&http.real_ip_from),
+        &http.real_ip_header,
+        http.real_ip_recursive,
+    )
+    .map_err(|source| SettingsError::ClientAddr {
+        field: "nginx_config.http.real_ip_from",
+        source,
+    })?;
+    let trusted = apisix.trusted_addresses.as_deref().map(texts);
+    let forwarded =
+        ForwardedPolicy::build(trusted.as_deref()).map_err(|source| SettingsError::ClientAddr {
+            field: "apisix.trusted_addresses",
+            source,
+        })?;
+    let server = if apisix.enable_server_tokens {
+        HeaderValue::from_static(concat!("Claviger/", env!("CARGO_PKG_VERSION")))
+    } else {
+        HeaderValue::from_static("Claviger")
+    };
+    Ok(ProxySettings {
+        server,
+        path_rules: PathRules {
+            keep_encoded_slash: apisix.match_uri_encoded_slash,
+            delete_tail_slash: apisix.delete_uri_tail_slash,
+            servlet: apisix.normalize_uri_like_servlet,
+        },
+        guard: GuardRules {
+            max_target_bytes: limits.uri_bytes,
+            max_header_bytes: limits.header_bytes,
+            max_headers: limits.header_count,
+        },
+        client_addr,
+        forwarded,
+        keepalive: http.keepalive_timeout,
+        body_timeout: http.client_body_timeout,
+        send_timeout: http.send_timeout,
+        max_body_bytes: http.client_max_body_size,
+        show_upstream_status: apisix.show_upstream_status_in_response_header,
+        access_log,
+        metrics: Arc::clone(metrics),
+    })
+}
+
+pub(super) fn edge_limits(bootstrap: &Bootstrap) -> EdgeLimits {
+    let http = &bootstrap.nginx_config.http;
+    EdgeLimits {
+        max_connections: bootstrap.claviger.limits.connections,
+        client_header_timeout: http.client_header_timeout,
+        keepalive_timeout: http.keepalive_timeout,
+        h2c: bootstrap.apisix.enable_http2,
+    }
+}
+
+pub(super) fn tls_options(bootstrap: &Bootstrap) -> TlsOptions {
+    let ssl = &bootstrap.apisix.ssl;
+    TlsOptions {
+        ciphers: Some(ssl.ssl_ciphers.clone()).filter(|ciphers| !ciphers.is_empty()),
+        session_tickets: ssl.ssl_session_tickets,
+        http2: bootstrap.apisix.enable_http2,
+        fallback_sni: ssl.fallback_sni.clone(),
+        fallback_for_unknown: bootstrap.claviger.fallback_for_unknown,
+    }
+}
+
+pub(super) fn socket_options(bootstrap: &Bootstrap, address: SocketAddr) -> TcpSocketOptions {
+    let mut options = TcpSocketOptions::default();
+    options.so_reuseport = bootstrap.apisix.enable_reuseport.then_some(true);
+    options.ipv6_only = address.is_ipv6().then_some(true);
+    options
+}
+
+/// Where metrics are served; `None` where `enable_export_server` is off.
+pub(super) fn metrics_export(bootstrap: &Bootstrap) -> Option<(SocketAddr, String)> {
+    #[derive(Deserialize)]
+    #[serde(default)]
+    struct Export {
+        enable_export_server: bool,
+        export_uri: String,
+        export_addr: ExportAddr,
+    }
+    #[derive(Deserialize)]
+    #[serde(default)]
+    struct ExportAddr {
+        ip: IpAddr,
+        port: u16,
+    }
+    impl Default for Export {
+        fn default() -> Self {
+            Self {
+                enable_export_server: true,
+                export_uri: "/apisix/prometheus/metrics".to_owned(),
+                export_addr: ExportAddr::default(),
+            }
+        }
+    }
+    impl Default for ExportAddr {
+        fn default() -> Self {
+            Self {
+                ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+                port: 9091,
+            }
+        }
+    }
+    let export = match bootstrap.plugin_attr.find("prometheus") {
+        Some(attr) => Export::deserialize(attr).unwrap_or_else(|error| {
+            log::error!(
+                "plugin_attr.prometheus: {}",
+                crate::diagnostic::without_values(&error.to_string())
+            );
+            Export::default()
+        }),
+        None => Export::default(),
+    };
+    let address = SocketAddr::new(export.export_addr.ip, export.export_addr.port);
+    export
+        .enable_export_server
+        .then_some((address, export.export_uri))
+}
+
+/// `claviger.log.access_json`: the default line's facts as an object.
+const ACCESS_JSON: &str = r#"{
+    "time": "$time_iso8601", "client": "$remote_addr", "method": "$request_method", "host": "$http_host",
+    "uri": "$real_request_uri", "status": "$status", "bytes": "$body_bytes_sent", "request_time": "$request_time",
+    "upstream": "$upstream_addr", "upstream_status": "$upstream_status", "upstream_time": "$upstream_response_time",
+    "route": "$route_id", "consumer": "$consumer_name", "request_id": "$apisix_request_id",
+    "user_agent": "$http_user_agent", "referer": "$http_referer"
+}"#;

@@ -1,0 +1,261 @@
+//! Certificates: the pairs of each `ssls` item, chosen together, and the store handshakes ask.
+
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::CertificateReport;
+use super::compile::{AllUnits, Compilation, Scope};
+use super::substitute::{self, Missing};
+use super::unit::Units;
+use crate::config::Documents;
+use crate::config::resource::{Item, SslConfig, SslKind};
+use crate::secrets::{Reference, Secret};
+use crate::tls::{
+    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, Protocols, SniEntry, SniStore,
+    TlsIdentity, TlsPolicy, choose_pair,
+};
+
+/// A certificate that ends sooner than this deserves a warning.
+const EXPIRING: Duration = Duration::from_secs(14 * 24 * 3600);
+
+/// One `ssls` item.
+pub struct SslUnit {
+    /// What handshakes get; `None` for items of `type: client`.
+    pub identity: Option<Arc<TlsIdentity>>,
+    /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
+    pub pairs: Vec<Option<Arc<CertifiedKey>>>,
+}
+
+impl SslUnit {
+    /// Whether the item refuses handshakes.
+    #[must_use]
+    pub fn refused(&self) -> bool {
+        match &self.identity {
+            Some(identity) => matches!(identity.state, IdentityState::Refused { .. }),
+            None => self.pairs.iter().any(Option::is_none),
+        }
+    }
+}
+
+/// References of an item.
+pub fn references(config: &SslConfig, found: &mut BTreeSet<Arc<str>>) {
+    let halves = config.pairs.iter().flat_map(|(cert, key)| [cert, key]);
+    let ca = config.client.as_ref().map(|client| &client.ca);
+    for text in halves
+        .chain(ca)
+        .filter(|text| Reference::is_reference(text))
+    {
+        found.insert(text.as_str().into());
+    }
+}
+
+/// Builds what changed, and the store.
+pub fn compile(
+    documents: &Documents,
+    before: Option<&AllUnits>,
+    units: &mut AllUnits,
+    run: &Compilation<'_>,
+) -> (Arc<SniStore>, Vec<CertificateReport>) {
+    let mut built = Units::with_capacity(documents.ssls.len());
+    let mut entries = Vec::new();
+    let mut reports = Vec::new();
+    for item in &documents.ssls {
+        let config = &item.value;
+        let mut stamp = run.hasher();
+        item.fingerprint.hash(&mut stamp);
+        for (cert, key) in &config.pairs {
+            substitute::stamp_text(cert, run.view, &mut stamp);
+            substitute::stamp_text(key, run.view, &mut stamp);
+        }
+        if let Some(client) = &config.client {
+            substitute::stamp_text(&client.ca, run.view, &mut stamp);
+        }
+        let (unit, _) = built.reuse_or_build(
+            before.map(|b| &b.ssls),
+            &item.id,
+            stamp.finish(),
+            |previous, diagnostics| {
+                let owner = format!("ssls/{}", item.id);
+                let mut scope = Scope {
+                    run,
+                    owner: &owner,
+                    place: &item.place,
+                    diagnostics,
+                };
+                ssl(item, previous, &mut scope)
+            },
+        );
+        let Some(identity) = unit.value.identity.as_ref().filter(|_| config.enabled) else {
+            continue;
+        };
+        reports.push(CertificateReport {
+            ssl: Arc::clone(&item.id),
+            names: config.snis.clone(),
+            not_after: identity.not_after,
+        });
+        entries.push(SniEntry {
+            patterns: config
+                .snis
+                .iter()
+                .map(|name| name.as_str().into())
+                .collect(),
+            identity: Arc::clone(identity),
+        });
+    }
+    units.ssls = built;
+    (Arc::new(SniStore::build(entries)), reports)
+}
+
+fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>) -> SslUnit {
+    let config = &item.value;
+    let served = |index: usize| previous.and_then(|unit| unit.pairs.get(index)?.as_ref());
+    let pairs: Vec<_> = config
+        .pairs
+        .iter()
+        .enumerate()
+        .map(|(index, pair)| choose(index, pair, served(index), config, scope))
+        .collect();
+    let identity =
+        (config.kind == SslKind::Server).then(|| Arc::new(identity(item, &pairs, scope)));
+    SslUnit { identity, pairs }
+}
+
+fn identity(
+    item: &Item<SslConfig>,
+    pairs: &[Option<Arc<CertifiedKey>>],
+    scope: &mut Scope<'_>,
+) -> TlsIdentity {
+    let config = &item.value;
+    let id = Arc::clone(&item.id);
+    let names = if config.ssl_protocols.is_empty() {
+        &scope.run.env.ssl_protocols
+    } else {
+        &config.ssl_protocols
+    };
+    let protocols = Protocols::parse(names.iter().map(String::as_str)).unwrap_or_default();
+    let refused = |reason: &str, id| {
+        TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0))
+    };
+    let client = match client_auth(config, scope) {
+        Ok(client) => client,
+        Err(()) => return refused("client verification cannot be set up", id),
+    };
+    // One unresolved pair refuses the whole item (`spec/01` §5.3).
+    let Some(pairs) = pairs.iter().cloned().collect::<Option<Vec<_>>>() else {
+        return refused("a certificate or key has no usable value", id);
+    };
+    TlsIdentity::serving(id, pairs, TlsPolicy::new(&item.id, protocols, client, 0))
+}
+
+fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<ClientAuth>>, ()> {
+    let Some(client) = &config.client else {
+        return Ok(None);
+    };
+    if !client.skip_mtls_uri_regex.is_empty() {
+        scope.error("unsupported", "client.skip_mtls_uri_regex", "exempting paths from client certificates is not available; the names of this item refuse handshakes");
+        return Err(());
+    }
+    let ca = match substitute::text(&client.ca, "client.ca", scope.run.view) {
+        Ok(pem) => CaBundle::parse(pem).map_err(|error| error.to_string()),
+        Err(missing) => {
+            scope.unresolved("client.ca", &missing);
+            return Err(());
+        }
+    };
+    ca.and_then(|ca| {
+        ClientAuth::build(ca, client.depth).map_err(|_| "cannot be trusted as a CA".to_owned())
+    })
+    .map(|auth| Some(Arc::new(auth)))
+    .map_err(|error| scope.error("certificate", "client.ca", &error))
+}
+
+fn choose(
+    index: usize,
+    (cert, key): &(String, String),
+    served: Option<&Arc<CertifiedKey>>,
+    config: &SslConfig,
+    scope: &mut Scope<'_>,
+) -> Option<Arc<CertifiedKey>> {
+    let (cert_field, key_field) = match index {
+        0 => ("cert".to_owned(), "key".to_owned()),
+        n => (format!("certs[{}]", n - 1), format!("keys[{}]", n - 1)),
+    };
+    let view = scope.run.view;
+    let halves = substitute::text(cert, &cert_field, view)
+        .and_then(|cert| Ok((cert, substitute::text(key, &key_field, view)?)));
+    let (cert, key) = match halves {
+        Ok(halves) => halves,
+        Err(missing) => {
+            scope.unresolved(&missing.field, &missing);
+            return None;
+        }
+    };
+    // Literal halves are wrapped too: a key is a secret however it got here.
+    let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));
+    let choice = choose_pair(
+        Newest::Values {
+            cert: &cert,
+            key: &key,
+        },
+        served,
+        scope.run.now,
+    );
+    if let Some(finding) = &choice.finding {
+        let serves = if choice.serving.is_some() {
+            "; the last good pair serves on"
+        } else {
+            ""
+        };
+        scope.error("certificate", &cert_field, &format!("{finding}{serves}"));
+    }
+    if let Some(pair) = &choice.serving {
+        for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {
+            scope.warn("certificate", &cert_field, &warning.to_string());
+        }
+    }
+    choice.serving
+}
+
+/// The pair of a `type: client` item, for an upstream.
+///
+/// # Errors
+/// APISIX's text for what is wrong (`spec/04` §5).
+pub fn client_pair(
+    documents: &Documents,
+    id: &str,
+    run: &Compilation<'_>,
+) -> Result<Result<CertifiedKey, Missing>, String> {
+    let item = documents.ssls.iter().find(|item| &*item.id == id);
+    let config = &item
+        .ok_or_else(|| format!("ssl id [{id}] not exits"))?
+        .value;
+    if config.kind != SslKind::Client {
+        return Err("ssl type should be 'client'".to_owned());
+    }
+    let Some((cert, key)) = config.pairs.first() else {
+        return Err(format!("ssl id [{id}] has no certificate"));
+    };
+    pair(cert, key, "tls.client_cert_id", run)
+}
+
+/// A pair given inline or by reference.
+///
+/// # Errors
+/// It does not parse, or its halves do not fit.
+pub fn pair(
+    cert: &str,
+    key: &str,
+    field: &str,
+    run: &Compilation<'_>,
+) -> Result<Result<CertifiedKey, Missing>, String> {
+    let halves = substitute::text(cert, field, run.view)
+        .and_then(|cert| Ok((cert, substitute::text(key, field, run.view)?)));
+    match halves {
+        Err(missing) => Ok(Err(missing)),
+        Ok((cert, key)) => CertifiedKey::parse(cert, &Secret::new(key.to_vec()))
+            .map(Ok)
+            .map_err(|error| error.to_string()),
+    }
+}

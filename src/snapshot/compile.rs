@@ -1,0 +1,456 @@
+//! Documents and secret values in, snapshot out. Pure: no clock, no socket.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use serde_json::Value;
+
+use super::plugins::PluginSet;
+use super::substitute::{self, Missing};
+use super::unit::Units;
+use super::{
+    CompiledRoute, ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams,
+};
+use crate::clock::Clock;
+use crate::config::resource::{Item, KeepalivePoolConfig, PluginMap, PluginSetConfig};
+use crate::config::{Documents, Places};
+use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::kept::Kept;
+use crate::plugins::Chain;
+use crate::routing::RouterMode;
+use crate::secrets::View;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::dns::Resolver;
+
+/// What compilation needs besides documents and values: the bootstrap's word and shared parts.
+pub struct CompileEnv {
+    /// Enabled plugins; `None` enables all there are.
+    pub plugins: Option<HashSet<String>>,
+    /// `plugin_attr`.
+    pub plugin_attr: serde_json::Map<String, Value>,
+    /// TLS ports, for redirects.
+    pub https_ports: Vec<u16>,
+    /// `apisix.router.http`.
+    pub router: RouterMode,
+    /// `apisix.ssl.ssl_protocols`.
+    pub ssl_protocols: Vec<String>,
+    /// Keep-alive towards upstreams that say nothing of their own.
+    pub keepalive: KeepalivePoolConfig,
+    /// Key of the consumer indexes, random per process.
+    pub index_key: [u8; 16],
+    /// Seed of the stamps, random per process.
+    pub hasher: ahash::RandomState,
+    /// Metrics.
+    pub metrics: Arc<Metrics>,
+    /// State that outlives snapshots.
+    pub kept: Arc<Kept>,
+    /// Time, for plugins; compilation itself takes the moment it is told.
+    pub clock: Arc<dyn Clock>,
+    /// Names of nodes to addresses.
+    pub resolver: Arc<Resolver>,
+}
+
+/// One compilation's view of the environment, metadata resolved.
+pub struct Compilation<'a> {
+    /// The environment.
+    pub env: &'a CompileEnv,
+    /// The documents.
+    pub documents: &'a Documents,
+    /// Values.
+    pub view: &'a View,
+    /// Where things stand.
+    pub places: &'a Places,
+    /// The moment, for certificates.
+    pub now: SystemTime,
+    /// Enabled plugins of this document.
+    plugins: Option<HashSet<String>>,
+    metadata: HashMap<Arc<str>, (u64, substitute::Substituted)>,
+}
+
+/// Where findings about one object go.
+pub struct Scope<'a> {
+    /// The compilation.
+    pub run: &'a Compilation<'a>,
+    /// Stable key of the object, such as `routes/1`.
+    pub owner: &'a str,
+    /// Where the object starts.
+    pub place: &'a Place,
+    /// Findings.
+    pub diagnostics: &'a mut Vec<Diagnostic>,
+}
+
+/// Every compiled piece, kept for the next compilation.
+#[derive(Default)]
+pub struct AllUnits {
+    pub(super) upstreams: Units<super::UpstreamLink>,
+    pub(super) services: Units<routes::Service>,
+    pub(super) plugin_configs: Units<PluginSet>,
+    pub(super) consumer_groups: Units<PluginSet>,
+    pub(super) global_rules: Units<PluginSet>,
+    pub(super) consumers: Units<consumers::ConsumerUnit>,
+    pub(super) routes: Units<Arc<CompiledRoute>>,
+    pub(super) ssls: Units<certificates::SslUnit>,
+}
+
+impl Compilation<'_> {
+    /// Whether resources may use the plugin.
+    #[must_use]
+    pub fn plugin_enabled(&self, name: &str) -> bool {
+        let enabled = self.plugins.as_ref().or(self.env.plugins.as_ref());
+        enabled.is_none_or(|enabled| enabled.contains(name))
+    }
+
+    /// The plugin's metadata, values in place.
+    #[must_use]
+    pub fn metadata(&self, name: &str) -> &Value {
+        self.metadata
+            .get(name)
+            .map_or(&Value::Null, |(_, json)| json.expose())
+    }
+
+    /// Changes with the plugin's metadata and whether the plugin is enabled.
+    #[must_use]
+    pub fn plugin_stamp(&self, name: &str) -> u64 {
+        let metadata = self.metadata.get(name).map_or(0, |(stamp, _)| *stamp);
+        metadata ^ u64::from(self.plugin_enabled(name))
+    }
+
+    /// Changes with the declaration and the secrets of an `ssls` item that an upstream names.
+    #[must_use]
+    pub fn ssl_stamp(&self, id: &str) -> u64 {
+        let mut stamp = self.hasher();
+        if let Some(item) = self.documents.ssls.iter().find(|item| &*item.id == id) {
+            item.fingerprint.hash(&mut stamp);
+            for (cert, key) in &item.value.pairs {
+                substitute::stamp_text(cert, self.view, &mut stamp);
+                substitute::stamp_text(key, self.view, &mut stamp);
+            }
+        }
+        stamp.finish()
+    }
+
+    /// A hasher of this process's seed.
+    #[must_use]
+    pub fn hasher(&self) -> ahash::AHasher {
+        self.env.hasher.build_hasher()
+    }
+}
+
+impl Scope<'_> {
+    /// A finding that makes the object refuse.
+    pub fn error(&mut self, code: &'static str, field: &str, message: &str) {
+        self.report(Severity::Error, code, field, message);
+    }
+
+    /// A finding that does not.
+    pub fn warn(&mut self, code: &'static str, field: &str, message: &str) {
+        self.report(Severity::Warning, code, field, message);
+    }
+
+    /// A reference without value. An error for `check`, and gone once the value is there.
+    pub fn unresolved(&mut self, field: &str, missing: &Missing) {
+        let message = format!("{missing}: {}", missing.why);
+        self.report(Severity::Warning, "unresolved-reference", field, &message);
+    }
+
+    fn report(&mut self, severity: Severity, code: &'static str, field: &str, message: &str) {
+        self.diagnostics.push(Diagnostic {
+            severity,
+            code,
+            place: self.run.places.locate(self.place, field),
+            object: self.owner.to_owned(),
+            field: field.to_owned(),
+            message: message.to_owned(),
+        });
+    }
+}
+
+/// Every reference the documents hold, and who uses it.
+#[must_use]
+pub fn references(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
+    let mut users: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+    let mut found = BTreeSet::new();
+    let mut owned = |kind: &str, id: &str, found: &mut BTreeSet<Arc<str>>| {
+        if found.is_empty() {
+            return;
+        }
+        let user: Arc<str> = format!("{kind}/{id}").into();
+        for reference in std::mem::take(found) {
+            users.entry(reference).or_default().push(Arc::clone(&user));
+        }
+    };
+    let maps = |map: &PluginMap, found: &mut BTreeSet<Arc<str>>| {
+        map.values()
+            .for_each(|json| substitute::collect(json, found));
+    };
+    for item in &documents.routes {
+        maps(&item.value.plugins, &mut found);
+        upstreams::references(item.value.upstream.as_ref(), &mut found);
+        owned("routes", &item.id, &mut found);
+    }
+    for item in &documents.services {
+        maps(&item.value.plugins, &mut found);
+        upstreams::references(item.value.upstream.as_ref(), &mut found);
+        owned("services", &item.id, &mut found);
+    }
+    for item in &documents.upstreams {
+        upstreams::references(Some(&item.value), &mut found);
+        owned("upstreams", &item.id, &mut found);
+    }
+    let sets = [
+        ("plugin_configs", &documents.plugin_configs),
+        ("consumer_groups", &documents.consumer_groups),
+        ("global_rules", &documents.global_rules),
+    ];
+    for (kind, items) in sets {
+        for item in items {
+            maps(&item.value.plugins, &mut found);
+            owned(kind, &item.id, &mut found);
+        }
+    }
+    for item in &documents.consumers {
+        maps(&item.value.plugins, &mut found);
+        owned("consumers", &item.id, &mut found);
+    }
+    for item in &documents.credentials {
+        maps(&item.value.plugins, &mut found);
+        owned("consumers", &item.id, &mut found);
+    }
+    for item in &documents.ssls {
+        certificates::references(&item.value, &mut found);
+        owned("ssls", &item.id, &mut found);
+    }
+    for item in &documents.plugin_metadata {
+        substitute::collect(&item.value, &mut found);
+        owned("plugin_metadata", &item.id, &mut found);
+    }
+    users
+}
+
+/// Compiles. Pieces of `previous` whose declaration and secrets are unchanged are reused.
+#[must_use]
+pub fn compile(
+    documents: &Documents,
+    view: &View,
+    previous: Option<&Snapshot>,
+    env: &CompileEnv,
+    now: SystemTime,
+) -> Snapshot {
+    let mut diagnostics = documents.diagnostics.clone();
+    let run = Compilation {
+        env,
+        documents,
+        view,
+        places: &documents.places,
+        now,
+        plugins: documents
+            .plugins
+            .as_ref()
+            .map(|names| names.iter().cloned().collect()),
+        metadata: metadata(documents, view, env, &mut diagnostics),
+    };
+    let before = previous.map(|snapshot| &snapshot.units);
+    let mut units = AllUnits::default();
+
+    units.upstreams = upstreams::compile(documents, before, &run);
+    units.plugin_configs = sets(
+        "plugin_configs",
+        &documents.plugin_configs,
+        before.map(|b| &b.plugin_configs),
+        &run,
+    );
+    units.consumer_groups = sets(
+        "consumer_groups",
+        &documents.consumer_groups,
+        before.map(|b| &b.consumer_groups),
+        &run,
+    );
+    units.global_rules = sets(
+        "global_rules",
+        &documents.global_rules,
+        before.map(|b| &b.global_rules),
+        &run,
+    );
+    units.services = routes::services(documents, before, &units, &run);
+    let consumers = consumers::compile(documents, previous, &mut units, &run, &mut diagnostics);
+    let router = routes::compile(documents, before, &mut units, &run, &mut diagnostics);
+    let (names, certificates) = certificates::compile(documents, before, &mut units, &run);
+
+    let global: Vec<_> = documents
+        .global_rules
+        .iter()
+        .filter_map(|item| units.global_rules.get(&item.id))
+        .flat_map(|unit| unit.value.plugins.values().cloned())
+        .collect();
+    let global_refused = !documents.refused_global_rules.is_empty()
+        || units
+            .global_rules
+            .iter()
+            .any(|(_, unit)| unit.value.refused);
+
+    collect_diagnostics(&units, &mut diagnostics);
+    Snapshot {
+        revision: previous.map_or(1, |snapshot| snapshot.revision + 1),
+        router,
+        global: Arc::new(Chain::build(&global)),
+        global_refused,
+        consumers,
+        names,
+        certificates,
+        counts: counts(documents, &units),
+        diagnostics,
+        users: HashMap::new(),
+        units,
+    }
+}
+
+fn sets(
+    kind: &str,
+    items: &[Item<PluginSetConfig>],
+    before: Option<&Units<PluginSet>>,
+    run: &Compilation<'_>,
+) -> Units<PluginSet> {
+    let mut units = Units::with_capacity(items.len());
+    for item in items {
+        let stamp = plugins::stamp(item.fingerprint, &item.value.plugins, run);
+        units.reuse_or_build(before, &item.id, stamp, |_, diagnostics| {
+            let owner = format!("{kind}/{}", item.id);
+            let mut scope = Scope {
+                run,
+                owner: &owner,
+                place: &item.place,
+                diagnostics,
+            };
+            plugins::build(&item.value.plugins, &mut scope)
+        });
+    }
+    units
+}
+
+fn metadata(
+    documents: &Documents,
+    view: &View,
+    env: &CompileEnv,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> HashMap<Arc<str>, (u64, substitute::Substituted)> {
+    let mut metadata = HashMap::new();
+    for item in &documents.plugin_metadata {
+        match substitute::substitute(&item.value, view) {
+            Ok(values) => {
+                let mut stamp = env.hasher.build_hasher();
+                item.fingerprint.hash(&mut stamp);
+                substitute::stamp(&item.value, view, &mut stamp);
+                metadata.insert(Arc::clone(&item.id), (stamp.finish(), values));
+            }
+            Err(missing) => diagnostics.push(Diagnostic {
+                severity: Severity::Warning,
+                code: "unresolved-reference",
+                place: documents.places.locate(&item.place, &missing.field),
+                object: format!("plugin_metadata/{}", item.id),
+                field: missing.field.clone(),
+                message: format!("{missing}: {}", missing.why),
+            }),
+        }
+    }
+    metadata
+}
+
+fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
+    fn of<T>(units: &Units<T>, diagnostics: &mut Vec<Diagnostic>) {
+        for (_, unit) in units.iter() {
+            diagnostics.extend_from_slice(&unit.diagnostics);
+        }
+    }
+    of(&units.upstreams, diagnostics);
+    of(&units.services, diagnostics);
+    of(&units.plugin_configs, diagnostics);
+    of(&units.consumer_groups, diagnostics);
+    of(&units.global_rules, diagnostics);
+    of(&units.consumers, diagnostics);
+    of(&units.routes, diagnostics);
+    of(&units.ssls, diagnostics);
+    diagnostics.sort_by(|a, b| {
+        let key = |d: &Diagnostic| (d.place.file.clone(), d.place.line, d.place.column);
+        key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object))
+    });
+}
+
+fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, ItemCount> {
+    let refused = |kind: &str| documents.refused.get(kind).copied().unwrap_or_default();
+    let count = |kind: &'static str, items: usize, built_refused: usize| {
+        let parse_refused = refused(kind);
+        (
+            kind,
+            ItemCount {
+                items: items + parse_refused,
+                refused: parse_refused + built_refused,
+            },
+        )
+    };
+    let refusing = |routes: &Units<Arc<CompiledRoute>>| {
+        routes
+            .iter()
+            .filter(|(_, unit)| matches!(unit.value.outcome, super::Outcome::Refuse { .. }))
+            .count()
+    };
+    let refused_sets =
+        |sets: &Units<PluginSet>| sets.iter().filter(|(_, unit)| unit.value.refused).count();
+    HashMap::from([
+        count("routes", documents.routes.len(), refusing(&units.routes)),
+        count(
+            "services",
+            documents.services.len(),
+            units
+                .services
+                .iter()
+                .filter(|(_, unit)| unit.value.plugins.refused)
+                .count(),
+        ),
+        count(
+            "upstreams",
+            documents.upstreams.len(),
+            units
+                .upstreams
+                .iter()
+                .filter(|(_, unit)| !matches!(unit.value, super::UpstreamLink::Ready(_)))
+                .count(),
+        ),
+        count(
+            "plugin_configs",
+            documents.plugin_configs.len(),
+            refused_sets(&units.plugin_configs),
+        ),
+        count(
+            "consumer_groups",
+            documents.consumer_groups.len(),
+            refused_sets(&units.consumer_groups),
+        ),
+        count(
+            "global_rules",
+            documents.global_rules.len(),
+            refused_sets(&units.global_rules),
+        ),
+        count(
+            "consumers",
+            documents.consumers.len() + documents.credentials.len(),
+            units
+                .consumers
+                .iter()
+                .filter(|(_, unit)| unit.value.refused)
+                .count(),
+        ),
+        count(
+            "ssls",
+            documents.ssls.len(),
+            units
+                .ssls
+                .iter()
+                .filter(|(_, unit)| unit.value.refused())
+                .count(),
+        ),
+        count("secrets", documents.secrets.len(), 0),
+        count("plugin_metadata", documents.plugin_metadata.len(), 0),
+    ])
+}

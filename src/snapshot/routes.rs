@@ -1,0 +1,364 @@
+//! Services and routes: what stands on a route is merged here, once, so that a request finds it
+//! ready (`spec/00` §3, §7.2).
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use super::compile::{AllUnits, Compilation, Scope};
+use super::plugins::{self, PluginSet};
+use super::unit::{Unit, Units};
+use super::{CompiledRoute, Outcome, UpstreamLink, upstreams};
+use crate::config::Documents;
+use crate::config::resource::{Item, RouteConfig, ServiceConfig};
+use crate::diagnostic::Diagnostic;
+use crate::expr::{Expr, VarSource};
+use crate::http::ip_set::IpSet;
+use crate::plugins::{Chain, RouteInfo};
+use crate::routing::{HostPattern, MethodSet, Predicate, RouteSpec, Router, UriPattern};
+
+/// A compiled service.
+pub struct Service {
+    /// Its plugins.
+    pub plugins: PluginSet,
+    /// Its upstream.
+    pub upstream: UpstreamLink,
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// Hosts for routes that name none.
+    pub hosts: Vec<String>,
+    /// Whether its routes pass WebSocket upgrades on.
+    pub enable_websocket: Option<bool>,
+}
+
+/// Builds the services that changed.
+pub fn services(
+    documents: &Documents,
+    before: Option<&AllUnits>,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+) -> Units<Service> {
+    let mut built = Units::with_capacity(documents.services.len());
+    for item in &documents.services {
+        let config = &item.value;
+        let mut stamp = run.hasher();
+        plugins::stamp(item.fingerprint, &config.plugins, run).hash(&mut stamp);
+        upstreams::stamp(
+            config.upstream.as_ref(),
+            config.upstream_id.as_deref(),
+            units,
+            run,
+        )
+        .hash(&mut stamp);
+        built.reuse_or_build(
+            before.map(|b| &b.services),
+            &item.id,
+            stamp.finish(),
+            |_, diagnostics| service(item, units, run, diagnostics),
+        );
+    }
+    built
+}
+
+fn service(
+    item: &Item<ServiceConfig>,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Service {
+    let owner = format!("services/{}", item.id);
+    let mut scope = Scope {
+        run,
+        owner: &owner,
+        place: &item.place,
+        diagnostics,
+    };
+    let config = &item.value;
+    Service {
+        plugins: plugins::build(&config.plugins, &mut scope),
+        upstream: upstreams::link(
+            config.upstream.as_ref(),
+            config.upstream_id.as_deref(),
+            units,
+            &mut scope,
+        ),
+        name: config.name.as_deref().map(Into::into),
+        hosts: config.hosts.clone(),
+        enable_websocket: config.enable_websocket,
+    }
+}
+
+/// Builds the routes that changed, and the routing table.
+pub fn compile(
+    documents: &Documents,
+    before: Option<&AllUnits>,
+    units: &mut AllUnits,
+    run: &Compilation<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Router<Arc<CompiledRoute>> {
+    let mut built = Units::with_capacity(documents.routes.len());
+    let mut specs: Vec<(usize, RouteSpec<Arc<CompiledRoute>>)> =
+        Vec::with_capacity(documents.routes.len());
+    for item in &documents.routes {
+        let config = &item.value;
+        let service = config
+            .service_id
+            .as_deref()
+            .map(|id| units.services.get(id));
+        let shared = config
+            .plugin_config_id
+            .as_deref()
+            .map(|id| units.plugin_configs.get(id));
+        let mut stamp = run.hasher();
+        plugins::stamp(item.fingerprint, &config.plugins, run).hash(&mut stamp);
+        upstreams::stamp(
+            config.upstream.as_ref(),
+            config.upstream_id.as_deref(),
+            units,
+            run,
+        )
+        .hash(&mut stamp);
+        service
+            .map(|unit| unit.map(|unit| Arc::as_ptr(unit).addr()))
+            .hash(&mut stamp);
+        shared
+            .map(|unit| unit.map(|unit| Arc::as_ptr(unit).addr()))
+            .hash(&mut stamp);
+        let (unit, _) = built.reuse_or_build(
+            before.map(|b| &b.routes),
+            &item.id,
+            stamp.finish(),
+            |_, diagnostics| Arc::new(route(item, service, shared, units, run, diagnostics)),
+        );
+        if config.enabled {
+            let hosts = service.flatten().map_or(&[][..], |unit| &unit.value.hosts);
+            let owner = format!("routes/{}", item.id);
+            let mut scope = Scope {
+                run,
+                owner: &owner,
+                place: &item.place,
+                diagnostics,
+            };
+            specs.extend(
+                spec(config, hosts, Arc::clone(&unit.value), &mut scope)
+                    .map(|spec| (item.index, spec)),
+            );
+        }
+    }
+    for refused in &documents.refused_routes {
+        let info = Arc::new(RouteInfo {
+            id: Arc::clone(&refused.id),
+            ..RouteInfo::default()
+        });
+        let route = Arc::new(CompiledRoute {
+            info,
+            outcome: Outcome::Refuse { status: 404 },
+        });
+        let owner = format!("routes/{}", refused.id);
+        // What is wrong with it was reported by the parser.
+        let mut known = Vec::new();
+        let mut scope = Scope {
+            run,
+            owner: &owner,
+            place: &refused.place,
+            diagnostics: &mut known,
+        };
+        specs.extend(
+            spec(&refused.matches, &[], route, &mut scope).map(|spec| (refused.index, spec)),
+        );
+    }
+    // Ties are broken by the order of the file, refused routes included.
+    specs.sort_by_key(|(index, _)| *index);
+    units.routes = built;
+    Router::build(
+        run.env.router,
+        specs.into_iter().map(|(_, spec)| spec).collect(),
+    )
+}
+
+/// What the route matches; `None` where that cannot be told, so that it matches nothing.
+fn spec(
+    config: &RouteConfig,
+    service_hosts: &[String],
+    value: Arc<CompiledRoute>,
+    scope: &mut Scope<'_>,
+) -> Option<RouteSpec<Arc<CompiledRoute>>> {
+    let mode = scope.run.env.router;
+    let hosts = if config.hosts.is_empty() {
+        service_hosts
+    } else {
+        &config.hosts
+    };
+    let uris = config
+        .uris
+        .iter()
+        .map(|uri| UriPattern::parse(uri, mode))
+        .collect::<Result<_, _>>();
+    let uris = uris
+        .map_err(|error| scope.error("route", "uri", &error.to_string()))
+        .ok()?;
+    let hosts = hosts
+        .iter()
+        .map(|host| HostPattern::parse(host))
+        .collect::<Result<_, _>>();
+    let hosts = hosts
+        .map_err(|error| scope.error("route", "hosts", &error.to_string()))
+        .ok()?;
+    let methods = MethodSet::parse(&config.methods);
+    let methods = methods
+        .map_err(|error| scope.error("route", "methods", &error.to_string()))
+        .ok()?;
+    let remote_addrs = IpSet::parse(&config.remote_addrs);
+    let remote_addrs = remote_addrs
+        .map_err(|error| scope.error("route", "remote_addrs", &error.to_string()))
+        .ok()?;
+    let vars = match &config.vars {
+        None => None,
+        Some(vars) => {
+            let expr = Expr::parse(vars).map_err(|error| {
+                scope.error(
+                    "route",
+                    "vars",
+                    &format!("failed to validate the 'vars' expression: {error}"),
+                );
+            });
+            let expr = expr.ok()?;
+            Some(Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate)
+        }
+    };
+    Some(RouteSpec {
+        uris,
+        hosts,
+        methods,
+        remote_addrs,
+        priority: config.priority,
+        vars,
+        value,
+    })
+}
+
+type Dependency<'a, T> = Option<Option<&'a Arc<Unit<T>>>>;
+
+fn route(
+    item: &Item<RouteConfig>,
+    service: Dependency<'_, Service>,
+    shared: Dependency<'_, PluginSet>,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> CompiledRoute {
+    let owner = format!("routes/{}", item.id);
+    let mut scope = Scope {
+        run,
+        owner: &owner,
+        place: &item.place,
+        diagnostics,
+    };
+    let config = &item.value;
+    let own = plugins::build(&config.plugins, &mut scope);
+    let (service, shared) = match dependencies(config, &own, service, shared, &mut scope) {
+        Ok(found) => found,
+        Err(status) => {
+            return CompiledRoute {
+                info: info(item, None, Vec::new()),
+                outcome: Outcome::Refuse { status },
+            };
+        }
+    };
+
+    // Whole plugins override: service, then plugin_config, then the route itself.
+    let mut merged = IndexMap::new();
+    let mut redacted = Vec::new();
+    for set in service
+        .map(|service| &service.plugins)
+        .into_iter()
+        .chain(shared)
+        .chain([&own])
+    {
+        merged.extend(
+            set.plugins
+                .iter()
+                .map(|(name, plugin)| (*name, Arc::clone(plugin))),
+        );
+        redacted.extend(set.redacted.iter().cloned());
+    }
+    let merged: Vec<_> = merged.into_values().collect();
+    let upstream = match upstreams::link(
+        config.upstream.as_ref(),
+        config.upstream_id.as_deref(),
+        units,
+        &mut scope,
+    ) {
+        UpstreamLink::None => {
+            service.map_or(UpstreamLink::None, |service| service.upstream.clone())
+        }
+        own => own,
+    };
+    CompiledRoute {
+        info: info(item, service, redacted),
+        outcome: Outcome::Serve {
+            chain: Arc::new(Chain::build(&merged)),
+            upstream,
+            timeout: config.timeout,
+            websocket: config
+                .enable_websocket
+                .or_else(|| service?.enable_websocket)
+                .unwrap_or_default(),
+        },
+    }
+}
+
+/// What the route stands on, or the status it answers without it (`spec/00` §1.3).
+fn dependencies<'a>(
+    config: &RouteConfig,
+    own: &PluginSet,
+    service: Dependency<'a, Service>,
+    shared: Dependency<'a, PluginSet>,
+    scope: &mut Scope<'_>,
+) -> Result<(Option<&'a Service>, Option<&'a PluginSet>), u16> {
+    if own.refused {
+        return Err(404);
+    }
+    let service = match service {
+        None => None,
+        Some(Some(unit)) if !unit.value.plugins.refused => Some(&unit.value),
+        Some(_) => {
+            let id = config.service_id.as_deref().unwrap_or_default();
+            scope.error(
+                "missing-service",
+                "service_id",
+                &format!("service {id} does not exist or is invalid; the route answers 404"),
+            );
+            return Err(404);
+        }
+    };
+    let shared = match shared {
+        None => None,
+        Some(Some(unit)) if !unit.value.refused => Some(&unit.value),
+        Some(_) => {
+            let id = config.plugin_config_id.as_deref().unwrap_or_default();
+            scope.error(
+                "missing-plugin-config",
+                "plugin_config_id",
+                &format!("plugin_config {id} does not exist or is invalid; the route answers 503"),
+            );
+            return Err(503);
+        }
+    };
+    Ok((service, shared))
+}
+
+fn info(
+    item: &Item<RouteConfig>,
+    service: Option<&Service>,
+    redacted_args: Vec<Box<str>>,
+) -> Arc<RouteInfo> {
+    Arc::new(RouteInfo {
+        id: Arc::clone(&item.id),
+        name: item.value.name.as_deref().map(Into::into),
+        service_id: item.value.service_id.as_deref().map(Into::into),
+        service_name: service.and_then(|service| service.name.clone()),
+        redacted_args,
+    })
+}

@@ -1,0 +1,240 @@
+//! Finds references in JSON and puts values in their place. JSON that holds values lives only
+//! here and is wiped when dropped.
+
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use serde_json::Value;
+use zeroize::Zeroize;
+
+use crate::secrets::{Reference, Resolved, Unresolved, View};
+
+/// Collects every reference in `json`, at any depth.
+pub fn collect(json: &Value, found: &mut BTreeSet<Arc<str>>) {
+    visit(json, &mut String::new(), &mut |_, reference| {
+        if !found.contains(reference) {
+            found.insert(reference.into());
+        }
+    });
+}
+
+/// Adds the versions of all references in `json` to `stamp`, so that two stamps are equal exactly
+/// when content and secret values are.
+pub fn stamp(json: &Value, view: &View, stamp: &mut impl Hasher) {
+    visit(json, &mut String::new(), &mut |_, reference| {
+        stamp_text(reference, view, stamp)
+    });
+}
+
+/// The same for one string that may be a reference.
+pub fn stamp_text(text: &str, view: &View, stamp: &mut impl Hasher) {
+    if Reference::is_reference(text) {
+        view.resolve(text)
+            .map(|resolved| resolved.version)
+            .ok()
+            .hash(stamp);
+    }
+}
+
+/// A reference that has no value, and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("reference {reference} has no value: {why}")]
+pub struct Missing {
+    /// Dotted path of the field.
+    pub field: String,
+    /// The reference as written; it is not secret.
+    pub reference: Arc<str>,
+    /// Why.
+    #[source]
+    pub why: Unresolved,
+}
+
+/// JSON whose references were replaced by values. Wiped on drop; never printed.
+pub struct Substituted(Value);
+
+impl Substituted {
+    /// The JSON with values in it. For plugin builders only.
+    #[must_use]
+    pub const fn expose(&self) -> &Value {
+        &self.0
+    }
+}
+
+/// A plugin's configuration without `_meta`, which is the engine's.
+#[must_use]
+pub fn without_meta(json: &Value) -> Substituted {
+    let mut copy = json.clone();
+    if let Value::Object(members) = &mut copy {
+        members.shift_remove("_meta");
+    }
+    Substituted(copy)
+}
+
+impl Drop for Substituted {
+    fn drop(&mut self) {
+        wipe(&mut self.0);
+    }
+}
+
+/// Whether `json` holds any reference.
+#[must_use]
+pub fn has_references(json: &Value) -> bool {
+    let mut any = false;
+    visit(json, &mut String::new(), &mut |_, _| any = true);
+    any
+}
+
+/// Replaces every reference in `json` by its value.
+///
+/// # Errors
+/// The first reference that has no value now, or whose value is not text.
+pub fn substitute(json: &Value, view: &View) -> Result<Substituted, Missing> {
+    let mut copy = Substituted(json.clone());
+    let mut missing = None;
+    replace(&mut copy.0, view, &mut String::new(), &mut missing);
+    match missing {
+        Some(missing) => Err(missing),
+        None => Ok(copy),
+    }
+}
+
+/// The value of one string: itself, or what its reference is worth.
+///
+/// # Errors
+/// It is a reference without a value.
+pub fn text<'a>(text: &'a str, field: &str, view: &'a View) -> Result<&'a [u8], Missing> {
+    if !Reference::is_reference(text) {
+        return Ok(text.as_bytes());
+    }
+    match view.resolve(text) {
+        Ok(Resolved { value, .. }) => Ok(value.expose()),
+        Err(why) => Err(Missing {
+            field: field.to_owned(),
+            reference: text.into(),
+            why,
+        }),
+    }
+}
+
+fn visit(json: &Value, path: &mut String, found: &mut dyn FnMut(&str, &str)) {
+    match json {
+        Value::String(text) if Reference::is_reference(text) => found(path, text),
+        Value::Array(items) => {
+            for item in items {
+                visit(item, path, found);
+            }
+        }
+        Value::Object(members) => {
+            for member in members.values() {
+                visit(member, path, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Option<Missing>) {
+    let length = path.len();
+    match json {
+        Value::String(text) if Reference::is_reference(text) => {
+            match self::text(text, path, view).map(std::str::from_utf8) {
+                Ok(Ok(value)) => *text = value.to_owned(),
+                Ok(Err(_)) => {
+                    let why = Unresolved {
+                        reason: "the value is not text".into(),
+                    };
+                    *missing = Some(Missing {
+                        field: path.clone(),
+                        reference: text.as_str().into(),
+                        why,
+                    });
+                }
+                Err(refused) => *missing = Some(refused),
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter_mut().enumerate() {
+                if missing.is_some() {
+                    return;
+                }
+                path.push_str(&format!("[{index}]"));
+                replace(item, view, path, missing);
+                path.truncate(length);
+            }
+        }
+        Value::Object(members) => {
+            for (name, member) in members.iter_mut() {
+                if missing.is_some() {
+                    return;
+                }
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(name);
+                replace(member, view, path, missing);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn wipe(json: &mut Value) {
+    match json {
+        Value::String(text) => text.zeroize(),
+        Value::Array(items) => items.iter_mut().for_each(wipe),
+        Value::Object(members) => members.values_mut().for_each(wipe),
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::secrets::Secret;
+
+    fn view(values: &[(&str, Option<&str>)]) -> View {
+        let outcome = |value: &Option<&str>| match value {
+            Some(value) => Ok(Resolved {
+                value: Arc::new(Secret::from((*value).to_owned())),
+                version: 1,
+            }),
+            None => Err(Unresolved {
+                reason: "gone".into(),
+            }),
+        };
+        let outcomes: HashMap<_, _> = values
+            .iter()
+            .map(|(name, value)| ((*name).into(), outcome(value)))
+            .collect();
+        View::new(outcomes)
+    }
+
+    #[test]
+    fn references_at_any_depth_become_values() {
+        let json = json!({"a": {"b": ["x", "$env://K"]}, "c": 1});
+        let done = substitute(&json, &view(&[("$env://K", Some("v"))])).expect("K has a value");
+        assert_eq!(done.expose(), &json!({"a": {"b": ["x", "v"]}, "c": 1}));
+    }
+
+    #[test]
+    fn a_missing_reference_names_its_field_and_never_stays_as_text() {
+        let json = json!({"a": {"b": ["x", "$env://K"]}});
+        let Err(missing) = substitute(&json, &view(&[("$env://K", None)])) else {
+            panic!("a reference without value must not be substituted");
+        };
+        assert_eq!(missing.field, "a.b[1]");
+    }
+
+    #[test]
+    fn a_reference_inside_other_text_is_a_literal() {
+        let json = json!("Bearer $env://K");
+        let done = substitute(&json, &View::default()).expect("nothing to resolve");
+        assert_eq!(done.expose(), &json);
+    }
+}

@@ -1,0 +1,108 @@
+//! Reuse: a compiled piece is kept while its declaration and the secrets it read are unchanged,
+//! so that its counters, pools and parsed objects survive and one changed route costs one route.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::diagnostic::Diagnostic;
+
+/// A compiled piece and what it was made from.
+pub struct Unit<T> {
+    /// Hash of the declaration, of the versions of the secrets it read, and of the pieces it
+    /// was built upon.
+    pub stamp: u64,
+    /// The piece.
+    pub value: T,
+    /// What was found while building it; repeated in every snapshot that reuses it.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// One kind's pieces by id.
+pub struct Units<T>(HashMap<Arc<str>, Arc<Unit<T>>, ahash::RandomState>);
+
+impl<T> Default for Units<T> {
+    fn default() -> Self {
+        Self(HashMap::default())
+    }
+}
+
+impl<T> Units<T> {
+    /// Room for `count` pieces.
+    #[must_use]
+    pub fn with_capacity(count: usize) -> Self {
+        Self(HashMap::with_capacity_and_hasher(
+            count,
+            ahash::RandomState::default(),
+        ))
+    }
+
+    /// The piece of that id.
+    #[must_use]
+    pub fn get(&self, id: &str) -> Option<&Arc<Unit<T>>> {
+        self.0.get(id)
+    }
+
+    /// All pieces.
+    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Unit<T>>)> {
+        self.0.iter()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes over `previous`' piece where its stamp is still right, else builds it.
+    /// Returns the piece and whether it was reused.
+    pub fn reuse_or_build(
+        &mut self,
+        previous: Option<&Self>,
+        id: &Arc<str>,
+        stamp: u64,
+        build: impl FnOnce(Option<&T>, &mut Vec<Diagnostic>) -> T,
+    ) -> (Arc<Unit<T>>, bool) {
+        let before = previous.and_then(|units| units.get(id));
+        if let Some(unit) = before
+            && unit.stamp == stamp
+        {
+            self.0.insert(Arc::clone(id), Arc::clone(unit));
+            return (Arc::clone(unit), true);
+        }
+        let mut diagnostics = Vec::new();
+        let value = build(before.map(|unit| &unit.value), &mut diagnostics);
+        diagnostics.shrink_to_fit();
+        let unit = Arc::new(Unit {
+            stamp,
+            value,
+            diagnostics,
+        });
+        self.0.insert(Arc::clone(id), Arc::clone(&unit));
+        (unit, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unchanged_piece_is_the_same_piece() {
+        let id: Arc<str> = "1".into();
+        let mut first = Units::default();
+        let (before, _) = first.reuse_or_build(None, &id, 7, |_, _| "made once");
+        let mut second = Units::default();
+        let (after, reused) = second.reuse_or_build(Some(&first), &id, 7, |_, _| "made again");
+        assert!(reused && Arc::ptr_eq(&before, &after));
+        let mut third = Units::default();
+        let (changed, reused) = third.reuse_or_build(Some(&second), &id, 8, |_, _| "made again");
+        assert!(!reused);
+        assert_eq!(changed.value, "made again");
+    }
+}

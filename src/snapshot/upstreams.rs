@@ -1,0 +1,222 @@
+//! Upstreams, standing alone or inline, with their TLS material resolved.
+
+use std::collections::BTreeSet;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use super::UpstreamLink;
+use super::certificates;
+use super::compile::{AllUnits, Compilation, Scope};
+use super::substitute;
+use super::unit::Units;
+use crate::config::Documents;
+use crate::config::resource::{UpstreamConfig, UpstreamTlsConfig};
+use crate::secrets::Reference;
+use crate::tls::{CaBundle, CertifiedKey};
+use crate::upstream::{Upstream, UpstreamTls};
+
+/// References of an upstream.
+pub fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>>) {
+    for text in config
+        .and_then(|config| config.tls.as_ref())
+        .into_iter()
+        .flat_map(tls_texts)
+    {
+        if Reference::is_reference(text) {
+            found.insert(text.into());
+        }
+    }
+}
+
+fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = &str> {
+    [&tls.client_cert, &tls.client_key, &tls.ca_certs]
+        .into_iter()
+        .flatten()
+        .map(String::as_str)
+}
+
+/// What an inline upstream or a link to one stands for: changes with either.
+pub fn stamp(
+    config: Option<&UpstreamConfig>,
+    id: Option<&str>,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+) -> u64 {
+    let mut stamp = run.hasher();
+    if let Some(id) = id {
+        units
+            .upstreams
+            .get(id)
+            .map(|unit| Arc::as_ptr(unit).addr())
+            .hash(&mut stamp);
+    } else if let Some(tls) = config.and_then(|config| config.tls.as_ref()) {
+        hash_tls(tls, run, &mut stamp);
+    }
+    stamp.finish()
+}
+
+fn hash_tls(tls: &UpstreamTlsConfig, run: &Compilation<'_>, stamp: &mut impl Hasher) {
+    tls_texts(tls).for_each(|text| substitute::stamp_text(text, run.view, stamp));
+    if let Some(id) = &tls.client_cert_id {
+        run.ssl_stamp(id).hash(stamp);
+    }
+}
+
+/// Builds the upstreams that changed.
+pub fn compile(
+    documents: &Documents,
+    before: Option<&AllUnits>,
+    run: &Compilation<'_>,
+) -> Units<UpstreamLink> {
+    let mut built = Units::with_capacity(documents.upstreams.len());
+    for item in &documents.upstreams {
+        let mut stamp = run.hasher();
+        item.fingerprint.hash(&mut stamp);
+        if let Some(tls) = &item.value.tls {
+            hash_tls(tls, run, &mut stamp);
+        }
+        built.reuse_or_build(
+            before.map(|b| &b.upstreams),
+            &item.id,
+            stamp.finish(),
+            |_, diagnostics| {
+                let owner = format!("upstreams/{}", item.id);
+                let mut scope = Scope {
+                    run,
+                    owner: &owner,
+                    place: &item.place,
+                    diagnostics,
+                };
+                build(&item.value, "", &mut scope)
+            },
+        );
+    }
+    built
+}
+
+/// The upstream of a route or service: the id wins over the inline one.
+pub fn link(
+    config: Option<&UpstreamConfig>,
+    id: Option<&str>,
+    units: &AllUnits,
+    scope: &mut Scope<'_>,
+) -> UpstreamLink {
+    match (id, config) {
+        (Some(id), _) => units.upstreams.get(id).map_or_else(
+            || {
+                scope.error(
+                    "missing-upstream",
+                    "upstream_id",
+                    &format!("upstream {id} does not exist or is invalid; requests answer 502"),
+                );
+                UpstreamLink::NotFound
+            },
+            |unit| unit.value.clone(),
+        ),
+        (None, Some(config)) => build(config, "upstream.", scope),
+        (None, None) => UpstreamLink::None,
+    }
+}
+
+fn build(config: &UpstreamConfig, prefix: &str, scope: &mut Scope<'_>) -> UpstreamLink {
+    let tls = match config
+        .tls
+        .as_ref()
+        .map(|tls| material(tls, prefix, scope))
+        .transpose()
+    {
+        Ok(tls) => tls.unwrap_or_default(),
+        Err(link) => return link,
+    };
+    if config.scheme.is_tls()
+        && !tls.verify
+        && config.tls.as_ref().is_none_or(|tls| tls.verify.is_none())
+    {
+        scope.warn("unverified-upstream", &format!("{prefix}tls.verify"), "the node's certificate is not verified; set verify to true (or false, to silence this)");
+    }
+    let env = scope.run.env;
+    match Upstream::build(
+        scope.owner,
+        config,
+        tls,
+        env.keepalive,
+        &env.resolver,
+        &env.kept,
+    ) {
+        Ok(upstream) => UpstreamLink::Ready(Arc::new(upstream)),
+        Err(error) => {
+            scope.error("upstream", prefix.trim_end_matches('.'), &error.to_string());
+            UpstreamLink::NotFound
+        }
+    }
+}
+
+fn material(
+    tls: &UpstreamTlsConfig,
+    prefix: &str,
+    scope: &mut Scope<'_>,
+) -> Result<UpstreamTls, UpstreamLink> {
+    let mut identity = scope.run.hasher();
+    let ca = match &tls.ca_certs {
+        None => None,
+        Some(text) => {
+            let field = format!("{prefix}tls.ca_certs");
+            let pem = substitute::text(text, &field, scope.run.view).map_err(|missing| {
+                scope.unresolved(&field, &missing);
+                UpstreamLink::Refused
+            })?;
+            let bundle = CaBundle::parse(pem).map_err(|error| {
+                scope.error("certificate", &field, &error.to_string());
+                UpstreamLink::Refused
+            })?;
+            bundle.digest().hash(&mut identity);
+            Some(bundle.for_upstream())
+        }
+    };
+    let client = client(tls, prefix, scope)?;
+    if let Some(client) = &client {
+        client.fingerprint().hash(&mut identity);
+    }
+    Ok(UpstreamTls {
+        verify: tls.verify.unwrap_or_default(),
+        ca,
+        client: client.map(|client| Arc::new(client.for_upstream())),
+        identity: identity.finish(),
+    })
+}
+
+fn client(
+    tls: &UpstreamTlsConfig,
+    prefix: &str,
+    scope: &mut Scope<'_>,
+) -> Result<Option<CertifiedKey>, UpstreamLink> {
+    let run = scope.run;
+    let (field, outcome, unparsable) =
+        match (&tls.client_cert_id, &tls.client_cert, &tls.client_key) {
+            (Some(id), _, _) => {
+                let field = format!("{prefix}tls.client_cert_id");
+                (
+                    field,
+                    certificates::client_pair(run.documents, id, run),
+                    UpstreamLink::NotFound,
+                )
+            }
+            (None, Some(cert), Some(key)) => {
+                let field = format!("{prefix}tls.client_cert");
+                let outcome = certificates::pair(cert, key, &field, run);
+                (field, outcome, UpstreamLink::Refused)
+            }
+            _ => return Ok(None),
+        };
+    match outcome {
+        Ok(Ok(pair)) => Ok(Some(pair)),
+        Ok(Err(missing)) => {
+            scope.unresolved(&field, &missing);
+            Err(UpstreamLink::Refused)
+        }
+        Err(message) => {
+            scope.error("certificate", &field, &message);
+            Err(unparsable)
+        }
+    }
+}

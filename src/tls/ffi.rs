@@ -1,0 +1,77 @@
+//! The few calls of OpenSSL that rust-openssl does not wrap. The only unsafe code of the crate.
+#![expect(
+    unsafe_code,
+    reason = "foreign functions; each call says why it is sound"
+)]
+
+use std::ffi::{c_int, c_long, c_uint};
+use std::time::Duration;
+
+use foreign_types_shared::ForeignTypeRef;
+use openssl::error::ErrorStack;
+use openssl::ssl::{SslContextBuilder, SslOptions, SslRef};
+use openssl_sys as sys;
+
+unsafe extern "C" {
+    fn SSL_set_session_id_context(ssl: *mut sys::SSL, context: *const u8, len: c_uint) -> c_int;
+    fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
+    fn SSL_clear_options(ssl: *mut sys::SSL, options: u64) -> u64;
+    fn SSL_CTX_set_timeout(ctx: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
+}
+
+/// Content of the `server_name` extension of the ClientHello being handled, if it has one.
+/// Empty outside of a client-hello callback.
+#[must_use]
+pub fn server_name_extension(ssl: &SslRef) -> Option<&[u8]> {
+    let mut data: *const u8 = std::ptr::null();
+    let mut len: usize = 0;
+    // SAFETY: `ssl` is live; both outputs point to locals. OpenSSL reports 0 when there is no
+    // ClientHello at hand or no such extension.
+    let found = unsafe {
+        sys::SSL_client_hello_get0_ext(ssl.as_ptr(), SERVER_NAME, &raw mut data, &raw mut len)
+    };
+    if found != 1 {
+        return None;
+    }
+    if data.is_null() || len == 0 {
+        return Some(&[]);
+    }
+    // SAFETY: on success OpenSSL points `data` at `len` bytes owned by the ClientHello it keeps
+    // until the callback returns; the borrow of `ssl` ends before that.
+    Some(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// Sessions resume on this connection only if they were made under the same context.
+///
+/// # Errors
+/// OpenSSL refused; the handshake must not go on.
+pub fn set_session_context(ssl: &mut SslRef, context: &[u8; 32]) -> Result<(), ErrorStack> {
+    // SAFETY: `ssl` is live and borrowed mutably; OpenSSL copies the 32 bytes, its maximum.
+    let done = unsafe { SSL_set_session_id_context(ssl.as_ptr(), context.as_ptr(), 32) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// Sets options of one connection and clears others.
+pub fn change_options(ssl: &mut SslRef, set: SslOptions, clear: SslOptions) {
+    // SAFETY: `ssl` is live and borrowed mutably; both calls only change its option bits.
+    unsafe {
+        SSL_clear_options(ssl.as_ptr(), clear.bits());
+        SSL_set_options(ssl.as_ptr(), set.bits());
+    }
+}
+
+/// How long a session may be resumed.
+pub fn set_session_lifetime(context: &mut SslContextBuilder, lifetime: Duration) {
+    let seconds = c_long::try_from(lifetime.as_secs()).unwrap_or(c_long::MAX);
+    // SAFETY: `context` is live and borrowed mutably; the call stores one number.
+    unsafe {
+        SSL_CTX_set_timeout(context.as_ptr(), seconds);
+    }
+}
+
+/// TLS extension type `server_name` (RFC 6066 §3).
+const SERVER_NAME: c_uint = 0;

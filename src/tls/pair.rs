@@ -1,0 +1,171 @@
+//! Which certificate and key serve, when the values behind them change one after the other:
+//! they switch together, and only when they fit (`design.md` §3). Pure.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::certificate::{CertificateError, CertifiedKey, fingerprint};
+use crate::secrets::Secret;
+
+/// What the configuration says a pair is now.
+#[derive(Debug, Clone, Copy)]
+pub enum Newest<'a> {
+    /// Both values are at hand.
+    Values {
+        /// The chain, PEM.
+        cert: &'a Secret,
+        /// The key, PEM.
+        key: &'a Secret,
+    },
+    /// A value is missing, and its manager's last word is that it is: nothing may serve.
+    Missing {
+        /// Why, without values.
+        reason: &'a str,
+    },
+}
+
+/// Why the newest values do not serve.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PairError {
+    /// A reference has no value.
+    #[error("{0}")]
+    Missing(Box<str>),
+    /// The values are at hand and cannot be used.
+    #[error(transparent)]
+    Unusable(#[from] CertificateError),
+}
+
+/// What serves, and what should be said about it.
+#[derive(Debug)]
+pub struct PairChoice {
+    /// The pair to present; `None` refuses.
+    pub serving: Option<Arc<CertifiedKey>>,
+    /// Why the newest values do not serve, or serve though they should not for long.
+    pub finding: Option<PairError>,
+}
+
+/// Chooses between the newest values and the pair that served before.
+///
+/// | newest | serves |
+/// |---|---|
+/// | the texts that serve already | the same object, not parsed again; a finding once it expired |
+/// | parse, fit each other, are valid now | the newest |
+/// | anything else | what served before, with a finding; nothing where nothing did |
+/// | missing | nothing |
+#[must_use]
+pub fn choose_pair(
+    newest: Newest<'_>,
+    served: Option<&Arc<CertifiedKey>>,
+    now: SystemTime,
+) -> PairChoice {
+    let (cert, key) = match newest {
+        Newest::Values { cert, key } => (cert, key),
+        Newest::Missing { reason } => {
+            return PairChoice {
+                serving: None,
+                finding: Some(PairError::Missing(reason.into())),
+            };
+        }
+    };
+    if let Some(served) = served
+        && *served.fingerprint() == fingerprint(cert.expose(), key)
+    {
+        return PairChoice {
+            serving: Some(served.clone()),
+            finding: served.check_validity(now).err().map(PairError::from),
+        };
+    }
+    let parsed = CertifiedKey::parse(cert.expose(), key).and_then(|pair| {
+        pair.check_validity(now)?;
+        Ok(Arc::new(pair))
+    });
+    match parsed {
+        Ok(pair) => PairChoice {
+            serving: Some(pair),
+            finding: None,
+        },
+        Err(error) => PairChoice {
+            serving: served.cloned(),
+            finding: Some(error.into()),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::tls::dev::{Authority, LeafOptions};
+
+    fn leaf(options: &LeafOptions) -> (Secret, Secret) {
+        let issued = Authority::new()
+            .and_then(|authority| authority.issue(&["a.test"], options))
+            .expect("leaf");
+        (Secret::from(issued.cert_pem), issued.key_pem)
+    }
+
+    fn expired() -> LeafOptions {
+        LeafOptions {
+            starts_in_secs: -200_000,
+            ends_in_secs: -100_000,
+            ..LeafOptions::default()
+        }
+    }
+
+    #[test]
+    fn a_pair_switches_only_when_both_halves_have_changed() {
+        let now = ManualClock::new().wall();
+        let (old_cert, old_key) = leaf(&LeafOptions::default());
+        let (new_cert, new_key) = leaf(&LeafOptions::default());
+        let choose = |cert, key, served: Option<&Arc<CertifiedKey>>| {
+            choose_pair(Newest::Values { cert, key }, served, now)
+        };
+        let old = choose(&old_cert, &old_key, None).serving.expect("serves");
+
+        let half = choose(&new_cert, &old_key, Some(&old));
+        assert!(Arc::ptr_eq(&half.serving.expect("serves"), &old));
+        assert_eq!(half.finding, Some(CertificateError::Mismatch.into()));
+
+        let both = choose(&new_cert, &new_key, Some(&old));
+        assert_eq!(both.finding, None);
+        assert!(!Arc::ptr_eq(&both.serving.expect("serves"), &old));
+
+        let same = choose(&old_cert, &old_key, Some(&old));
+        assert!(Arc::ptr_eq(&same.serving.expect("serves"), &old));
+    }
+
+    #[test]
+    fn garbage_and_expired_values_leave_the_last_good_pair_serving() {
+        let now = ManualClock::new().wall();
+        let (cert, key) = leaf(&LeafOptions::default());
+        let newest = Newest::Values {
+            cert: &cert,
+            key: &key,
+        };
+        let good = choose_pair(newest, None, now).serving.expect("serves");
+        let garbage = Secret::from("garbage".to_owned());
+        let (old_cert, old_key) = leaf(&expired());
+        for (cert, key) in [(&garbage, &key), (&cert, &garbage), (&old_cert, &old_key)] {
+            let newest = Newest::Values { cert, key };
+            let choice = choose_pair(newest, Some(&good), now);
+            assert!(choice.finding.is_some());
+            assert!(Arc::ptr_eq(&choice.serving.expect("serves"), &good));
+            assert!(choose_pair(newest, None, now).serving.is_none());
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_gone_refuses_even_after_it_served() {
+        let now = ManualClock::new().wall();
+        let (cert, key) = leaf(&LeafOptions::default());
+        let newest = Newest::Values {
+            cert: &cert,
+            key: &key,
+        };
+        let good = choose_pair(newest, None, now).serving.expect("serves");
+        let reason = "field not found";
+        let choice = choose_pair(Newest::Missing { reason }, Some(&good), now);
+        assert!(choice.serving.is_none());
+        assert_eq!(choice.finding, Some(PairError::Missing(reason.into())));
+    }
+}

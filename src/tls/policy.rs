@@ -1,0 +1,175 @@
+//! What a name allows: protocol versions, client certificates, and which sessions may resume.
+
+use std::sync::Arc;
+
+use openssl::sha::Sha256;
+
+use super::client_auth::ClientAuth;
+
+/// A protocol version clients may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    /// TLS 1.1, deprecated by RFC 8996.
+    Tls11,
+    /// TLS 1.2.
+    Tls12,
+    /// TLS 1.3.
+    Tls13,
+}
+
+impl Protocol {
+    /// All of them, oldest first.
+    pub const ALL: [Self; 3] = [Self::Tls11, Self::Tls12, Self::Tls13];
+
+    /// The version of this name in configuration (`TLSv1.2`).
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "TLSv1.1" => Some(Self::Tls11),
+            "TLSv1.2" => Some(Self::Tls12),
+            "TLSv1.3" => Some(Self::Tls13),
+            _ => None,
+        }
+    }
+
+    const fn bit(self) -> u8 {
+        match self {
+            Self::Tls11 => 1,
+            Self::Tls12 => 2,
+            Self::Tls13 => 4,
+        }
+    }
+}
+
+/// A name that is no protocol version, or a list without any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected at least one of TLSv1.1, TLSv1.2, TLSv1.3")]
+pub struct BadProtocols;
+
+/// A set of versions; never empty.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Protocols(u8);
+
+impl Protocols {
+    /// The set a list of names asks for.
+    ///
+    /// # Errors
+    /// The list is empty or holds an unknown name.
+    pub fn parse<'a>(names: impl IntoIterator<Item = &'a str>) -> Result<Self, BadProtocols> {
+        let mut bits = 0;
+        for name in names {
+            bits |= Protocol::parse(name).ok_or(BadProtocols)?.bit();
+        }
+        if bits == 0 {
+            return Err(BadProtocols);
+        }
+        Ok(Self(bits))
+    }
+
+    /// Whether the version may be used.
+    #[must_use]
+    pub fn allows(self, protocol: Protocol) -> bool {
+        self.0 & protocol.bit() != 0
+    }
+}
+
+impl Default for Protocols {
+    /// TLS 1.2 and 1.3 (APISIX `apisix.ssl.ssl_protocols`).
+    fn default() -> Self {
+        Self(Protocol::Tls12.bit() | Protocol::Tls13.bit())
+    }
+}
+
+/// What the handshake of a name must hold to.
+#[derive(Clone)]
+pub struct TlsPolicy {
+    protocols: Protocols,
+    client: Option<Arc<ClientAuth>>,
+    identity: [u8; 32],
+}
+
+impl TlsPolicy {
+    /// The policy of the `ssls` item `id`. A new `generation` makes old sessions useless, for
+    /// when trust was withdrawn without any other visible change; 0 otherwise.
+    #[must_use]
+    pub fn new(
+        id: &str,
+        protocols: Protocols,
+        client: Option<Arc<ClientAuth>>,
+        generation: u64,
+    ) -> Self {
+        let mut digest = Sha256::new();
+        digest.update(&(id.len() as u64).to_be_bytes());
+        digest.update(id.as_bytes());
+        digest.update(&[protocols.0, u8::from(client.is_some())]);
+        if let Some(client) = &client {
+            digest.update(client.digest());
+        }
+        digest.update(&generation.to_be_bytes());
+        Self {
+            protocols,
+            client,
+            identity: digest.finish(),
+        }
+    }
+
+    /// Versions clients may use.
+    #[must_use]
+    pub fn protocols(&self) -> Protocols {
+        self.protocols
+    }
+
+    /// Whose certificates clients must present; `None` where none are asked for.
+    #[must_use]
+    pub fn client(&self) -> Option<&Arc<ClientAuth>> {
+        self.client.as_ref()
+    }
+
+    /// Session id context for `name`: a session resumes under the same policy **and** name only,
+    /// so that no session carries trust from one name to another (`spec/04` §4, CVE fix #12366).
+    #[must_use]
+    pub fn session_context(&self, name: &str) -> [u8; 32] {
+        let mut digest = Sha256::new();
+        digest.update(&self.identity);
+        digest.update(name.as_bytes());
+        digest.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn protocols_may_have_gaps() {
+        let protocols = Protocols::parse(["TLSv1.1", "TLSv1.3"]).expect("known names");
+        assert!(protocols.allows(Protocol::Tls11));
+        assert!(!protocols.allows(Protocol::Tls12));
+        assert!(protocols.allows(Protocol::Tls13));
+    }
+
+    #[test]
+    fn unknown_or_no_protocols_are_refused() {
+        assert_eq!(Protocols::parse(["TLSv1.0"]), Err(BadProtocols));
+        assert_eq!(Protocols::parse([]), Err(BadProtocols));
+    }
+
+    #[test]
+    fn session_contexts_differ_by_name_item_protocols_and_generation() {
+        let policy = |id, names: &[&str], generation| {
+            let protocols = Protocols::parse(names.iter().copied()).expect("known names");
+            TlsPolicy::new(id, protocols, None, generation)
+        };
+        let base = policy("1", &["TLSv1.3"], 0);
+        let context = base.session_context("a.test");
+        assert_eq!(context, base.session_context("a.test"));
+        assert_ne!(context, base.session_context("b.test"));
+        for other in [
+            policy("2", &["TLSv1.3"], 0),
+            policy("1", &["TLSv1.2", "TLSv1.3"], 0),
+            policy("1", &["TLSv1.3"], 1),
+        ] {
+            assert_ne!(context, other.session_context("a.test"));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! Which identity serves a name (`spec/04` §1): exact, then wildcard, then `*`. Lookup is two hash
+//! probes however many names there are, and allocates nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::certificate::CertifiedKey;
+use super::policy::TlsPolicy;
+use super::sni::{MAX_NAME, lower_case};
+
+/// Whether an identity can serve.
+#[derive(Debug)]
+pub enum IdentityState {
+    /// Pairs to install, one per kind of key; never empty.
+    Serving {
+        /// The pairs.
+        pairs: Vec<Arc<CertifiedKey>>,
+    },
+    /// Every handshake for its names ends with an alert.
+    Refused {
+        /// Why, for the log. Names places, never a value.
+        reason: Box<str>,
+    },
+}
+
+/// What one `ssls` item presents.
+pub struct TlsIdentity {
+    /// Id of the item.
+    pub id: Arc<str>,
+    /// Whether it can serve.
+    pub state: IdentityState,
+    /// What handshakes must hold to.
+    pub policy: TlsPolicy,
+    /// Earliest end of validity of its pairs; `None` where it refuses.
+    pub not_after: Option<SystemTime>,
+}
+
+impl TlsIdentity {
+    /// An identity that presents these pairs; with none it refuses.
+    #[must_use]
+    pub fn serving(id: Arc<str>, pairs: Vec<Arc<CertifiedKey>>, policy: TlsPolicy) -> Self {
+        let Some(not_after) = pairs.iter().map(|pair| pair.not_after()).min() else {
+            return Self::refused(id, "no certificate", policy);
+        };
+        Self {
+            id,
+            state: IdentityState::Serving { pairs },
+            policy,
+            not_after: Some(not_after),
+        }
+    }
+
+    /// An identity that refuses.
+    #[must_use]
+    pub fn refused(id: Arc<str>, reason: impl Into<Box<str>>, policy: TlsPolicy) -> Self {
+        let reason = reason.into();
+        Self {
+            id,
+            state: IdentityState::Refused { reason },
+            policy,
+            not_after: None,
+        }
+    }
+}
+
+/// An identity and the names it is for.
+pub struct SniEntry {
+    /// Exact names, `*.suffix` or `*`; case and one trailing dot do not matter.
+    pub patterns: Vec<Box<str>>,
+    /// What they present.
+    pub identity: Arc<TlsIdentity>,
+}
+
+/// A pattern that can never be chosen, because an earlier item has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shadowed {
+    /// The pattern.
+    pub pattern: Box<str>,
+    /// The item it stands in.
+    pub id: Arc<str>,
+    /// The earlier item that serves it.
+    pub by: Arc<str>,
+}
+
+/// All names of a snapshot.
+#[derive(Default)]
+pub struct SniStore {
+    exact: Names,
+    /// By what follows the first label: `*.a.test` stands under `a.test`.
+    wildcard: Names,
+    any: Option<Arc<TlsIdentity>>,
+    shadowed: Vec<Shadowed>,
+    identities: Vec<Arc<TlsIdentity>>,
+}
+
+type Names = HashMap<Box<str>, Arc<TlsIdentity>, ahash::RandomState>;
+
+impl SniStore {
+    /// A store of these entries, in file order: of two with the same pattern the first wins.
+    #[must_use]
+    pub fn build(entries: Vec<SniEntry>) -> Self {
+        let mut store = Self::default();
+        for SniEntry { patterns, identity } in entries {
+            for pattern in patterns {
+                store.insert(pattern, &identity);
+            }
+            store.identities.push(identity);
+        }
+        store
+    }
+
+    /// The identity that serves this name; `None` where no item does. Case does not matter; a
+    /// trailing dot must be gone already.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
+        let mut buffer = [0; MAX_NAME];
+        let name = lower_case(name, &mut buffer)?;
+        self.find_lower_case(name)
+    }
+
+    /// [`Self::find`] for a name that is lower case already.
+    #[must_use]
+    pub fn find_lower_case(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
+        if let Some(identity) = self.exact.get(name) {
+            return Some(identity);
+        }
+        // Exactly one label may stand for the star, so exactly one suffix can match.
+        if !self.wildcard.is_empty()
+            && let Some((label, suffix)) = name.split_once('.')
+            && !label.is_empty()
+            && let Some(identity) = self.wildcard.get(suffix)
+        {
+            return Some(identity);
+        }
+        self.any.as_ref()
+    }
+
+    /// Patterns that can never be chosen.
+    #[must_use]
+    pub fn shadowed(&self) -> &[Shadowed] {
+        &self.shadowed
+    }
+
+    /// All identities, in file order.
+    #[must_use]
+    pub fn identities(&self) -> &[Arc<TlsIdentity>] {
+        &self.identities
+    }
+
+    fn insert(&mut self, pattern: Box<str>, identity: &Arc<TlsIdentity>) {
+        let mut name = pattern.to_ascii_lowercase();
+        if name.ends_with('.') {
+            name.pop();
+        }
+        let held = if name == "*" {
+            match &self.any {
+                Some(first) => Some(first),
+                None => {
+                    self.any = Some(identity.clone());
+                    None
+                }
+            }
+        } else {
+            let (names, key) = match name.strip_prefix("*.") {
+                Some(suffix) => (&mut self.wildcard, suffix.into()),
+                None => (&mut self.exact, name.into_boxed_str()),
+            };
+            match names.entry(key) {
+                Entry::Occupied(first) => Some(&*first.into_mut()),
+                Entry::Vacant(free) => {
+                    free.insert(identity.clone());
+                    None
+                }
+            }
+        };
+        if let Some(first) = held
+            && !Arc::ptr_eq(first, identity)
+        {
+            self.shadowed.push(Shadowed {
+                by: first.id.clone(),
+                id: identity.id.clone(),
+                pattern,
+            });
+        }
+    }
+}
+
+/// Whether a certificate's `name` covers the configured `pattern`: the same, or a wildcard for
+/// exactly its first label. Case does not matter.
+pub(super) fn covers(name: &str, pattern: &str) -> bool {
+    if name.eq_ignore_ascii_case(pattern) {
+        return true;
+    }
+    let (Some(suffix), Some((label, rest))) = (name.strip_prefix("*."), pattern.split_once('.'))
+    else {
+        return false;
+    };
+    label != "*" && suffix.eq_ignore_ascii_case(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tls::policy::Protocols;
+
+    fn store(entries: &[(&str, &[&str])]) -> SniStore {
+        let entry = |(id, patterns): &(&str, &[&str])| SniEntry {
+            patterns: patterns.iter().map(|&pattern| pattern.into()).collect(),
+            identity: Arc::new(TlsIdentity::refused(
+                (*id).into(),
+                "test",
+                TlsPolicy::new(id, Protocols::default(), None, 0),
+            )),
+        };
+        SniStore::build(entries.iter().map(entry).collect())
+    }
+
+    fn found<'s>(store: &'s SniStore, name: &str) -> Option<&'s str> {
+        store.find(name).map(|identity| &*identity.id)
+    }
+
+    #[test]
+    fn exact_beats_wildcard_beats_star() {
+        let store = store(&[
+            ("any", &["*"]),
+            ("wild", &["*.a.test"]),
+            ("deeper", &["*.b.a.test"]),
+            ("exact", &["x.a.test"]),
+        ]);
+        assert_eq!(found(&store, "X.A.test"), Some("exact"));
+        assert_eq!(found(&store, "y.a.test"), Some("wild"));
+        assert_eq!(found(&store, "y.b.a.test"), Some("deeper"));
+        assert_eq!(found(&store, "a.test"), Some("any"));
+        assert_eq!(found(&store, "z.y.b.a.test"), Some("any"));
+    }
+
+    #[test]
+    fn a_wildcard_covers_exactly_one_label() {
+        let store = store(&[("wild", &["*.a.test"])]);
+        assert_eq!(found(&store, "b.a.test"), Some("wild"));
+        assert_eq!(found(&store, "c.b.a.test"), None);
+        assert_eq!(found(&store, "a.test"), None);
+        assert_eq!(found(&store, ".a.test"), None);
+    }
+
+    #[test]
+    fn the_first_of_two_equal_patterns_wins_and_the_other_is_reported() {
+        let store = store(&[
+            ("1", &["A.test.", "*", "*.a.test"]),
+            ("2", &["a.test", "*", "*.A.test"]),
+        ]);
+        assert_eq!(found(&store, "a.test"), Some("1"));
+        assert_eq!(found(&store, "b.a.test"), Some("1"));
+        assert_eq!(found(&store, "other"), Some("1"));
+        let patterns: Vec<_> = store.shadowed().iter().map(|one| &*one.pattern).collect();
+        assert_eq!(patterns, ["a.test", "*", "*.A.test"]);
+    }
+
+    #[test]
+    fn names_too_long_for_any_certificate_are_not_found() {
+        let store = store(&[("any", &["*"])]);
+        assert_eq!(found(&store, &"a".repeat(256)), None);
+    }
+}
