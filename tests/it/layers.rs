@@ -18,6 +18,13 @@ const LAYERS: [&[&str]; 9] = [
     &["server", "cli"],
 ];
 
+/// Rooms of one layer that know each other all the same, and why.
+const EXCEPTIONS: [(&str, &str, &str); 1] = [(
+    "telemetry",
+    "expr",
+    "access log formats and metric labels are templates over request variables",
+)];
+
 /// Longest file of shipped code, tests at its end not counted.
 const MAX_LINES: usize = 600;
 
@@ -33,7 +40,10 @@ fn rooms_import_downwards_only() {
         for other in imports(&shipped(&file)) {
             let allowed = match layer(&other) {
                 _ if other == room || own == LAYERS.len() - 1 => true,
-                Some(layer) => layer < own,
+                Some(layer) if layer < own => true,
+                Some(_) => EXCEPTIONS
+                    .iter()
+                    .any(|(from, to, _)| *from == room && *to == other),
                 None => false,
             };
             if !allowed {
@@ -100,7 +110,7 @@ fn sources() -> Vec<PathBuf> {
             if path.is_dir() {
                 folders.push(path);
             } else if path.extension().is_some_and(|end| end == "rs")
-                && path.file_stem().is_some_and(|name| name != "tests")
+                && !path.to_string_lossy().ends_with("tests.rs")
             {
                 found.push(path);
             }

@@ -12,6 +12,8 @@
 mod harness;
 
 mod bad_requests;
+mod hot_reload;
 mod layers;
+mod protocols;
 mod quickstart;
 mod smoke;

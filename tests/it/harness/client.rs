@@ -125,6 +125,12 @@ impl<S: Read + Write> Connection<S> {
         reply.expect("an answer must come before the connection closes")
     }
 
+    /// So many bytes as they come, for what is not HTTP after an upgrade.
+    pub fn read_exactly(&mut self, count: usize) -> Vec<u8> {
+        let read = self.reader.exactly(&mut self.stream, count);
+        read.expect("the bytes must come")
+    }
+
     /// Whether the server has closed, or closes within the read's time limit.
     pub fn is_closed(&mut self) -> bool {
         matches!(self.reply(), Ok(None))

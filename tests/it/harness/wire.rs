@@ -123,7 +123,11 @@ impl Reader {
         }
     }
 
-    fn exactly(&mut self, from: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
+    /// The next `length` bytes, whatever they are.
+    ///
+    /// # Errors
+    /// The stream ends before.
+    pub fn exactly(&mut self, from: &mut impl Read, length: usize) -> io::Result<Vec<u8>> {
         while self.pending.len() < length {
             if !self.more(from)? {
                 return Err(ErrorKind::UnexpectedEof.into());
