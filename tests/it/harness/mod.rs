@@ -1,0 +1,3 @@
+//! Services that tests start, each killed when its handle is dropped.
+
+pub mod openbao;
