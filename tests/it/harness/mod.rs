@@ -8,6 +8,7 @@
 pub mod certs;
 pub mod client;
 pub mod gateway;
+pub mod openbao;
 pub mod ports;
 pub mod upstream;
 pub mod wire;
