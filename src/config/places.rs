@@ -198,7 +198,7 @@ fn flow_length(text: &[u8]) -> usize {
             b'{' | b'[' => depth += 1,
             b'}' | b']' => depth -= 1,
             b'"' if begins => at += double_quoted(rest),
-            b'\'' if begins => at += memchr::memchr(b'\'', rest).map_or(rest.len(), |end| end + 1),
+            b'\'' if begins => at += single_quoted(rest),
             b'#' if begins => at += memchr::memchr(b'\n', rest).unwrap_or(rest.len()),
             _ => {}
         }
@@ -208,6 +208,18 @@ fn flow_length(text: &[u8]) -> usize {
         }
     }
     at.min(text.len())
+}
+
+/// Bytes up to and with the quote that closes a single-quoted string; two quotes are one inside.
+fn single_quoted(rest: &[u8]) -> usize {
+    let mut quotes = memchr::memchr_iter(b'\'', rest);
+    while let Some(at) = quotes.next() {
+        if rest.get(at + 1) != Some(&b'\'') {
+            return at + 1;
+        }
+        quotes.next();
+    }
+    rest.len()
 }
 
 /// Bytes up to and with the quote that closes a double-quoted string.
