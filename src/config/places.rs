@@ -159,7 +159,7 @@ impl Open {
         let start = line_start + offset;
         let first = &self.text[start..];
         let end = if first.starts_with('{') {
-            self.text.len()
+            start + flow_length(first.as_bytes())
         } else {
             self.block_end(line + 1, indent)
         };
@@ -183,6 +183,56 @@ impl Open {
             .copied()
             .unwrap_or(self.text.len())
     }
+}
+
+/// Length of the `{…}` at the start of a text, up to its own closing bracket.
+fn flow_length(text: &[u8]) -> usize {
+    let (mut depth, mut at) = (0_usize, 0);
+    while at < text.len() {
+        // A quote opens a string, and `#` a comment, only where a value could begin.
+        let begins = at
+            .checked_sub(1)
+            .is_some_and(|before| b" \t\n\r,:[{".contains(&text[before]));
+        let rest = &text[at + 1..];
+        match text[at] {
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth -= 1,
+            b'"' if begins => at += double_quoted(rest),
+            b'\'' if begins => at += single_quoted(rest),
+            b'#' if begins => at += memchr::memchr(b'\n', rest).unwrap_or(rest.len()),
+            _ => {}
+        }
+        at += 1;
+        if depth == 0 {
+            break;
+        }
+    }
+    at.min(text.len())
+}
+
+/// Bytes up to and with the quote that closes a single-quoted string; two quotes are one inside.
+fn single_quoted(rest: &[u8]) -> usize {
+    let mut quotes = memchr::memchr_iter(b'\'', rest);
+    while let Some(at) = quotes.next() {
+        if rest.get(at + 1) != Some(&b'\'') {
+            return at + 1;
+        }
+        quotes.next();
+    }
+    rest.len()
+}
+
+/// Bytes up to and with the quote that closes a double-quoted string.
+fn double_quoted(rest: &[u8]) -> usize {
+    let mut at = 0;
+    while at < rest.len() {
+        match rest[at] {
+            b'\\' => at += 2,
+            b'"' => return at + 1,
+            _ => at += 1,
+        }
+    }
+    rest.len()
 }
 
 /// The place of a dotted path's deepest part that exists. Keys may hold dots themselves.
