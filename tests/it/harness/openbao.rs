@@ -1,4 +1,4 @@
-//! A real OpenBao dev server: KV version 2 at `secret/`, version 1 at `kv1/`.
+//! A real `OpenBao` dev server: KV version 2 at `secret/`, version 1 at `kv1/`.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! `vault` against a real OpenBao, and against servers that are anything but.
+//! `vault` against a real `OpenBao`, and against servers that are anything but.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
