@@ -183,3 +183,30 @@ async fn a_hundred_thousand_references_are_one_read_per_document_and_one_change_
         started.elapsed()
     );
 }
+
+#[tokio::test]
+async fn a_managers_own_clocks_go_before_the_rooms_and_an_old_value_is_refused() {
+    let mut folder = Folder::new("json");
+    folder.put("a", json!({"k": "v"})).await;
+    let room = Room::new(Duration::from_secs(600), Duration::from_secs(60));
+    let mut fields = folder.fields();
+    fields["ttl"] = json!(0.2);
+    fields["neg_ttl"] = json!(0.2);
+    fields["max_stale"] = json!(1);
+    assert_eq!(room.configure("file/main", fields), []);
+    let reference = "$secret://file/main/a/k";
+    let view = room.ensure(&[reference]).await;
+    let version = view.resolve(reference).unwrap().version;
+    folder.go_down().await;
+    let reason = "older than max_stale: manager unreachable: folder: entity not found";
+    room.until(reference, Err(reason)).await;
+    assert!(
+        view.resolve(reference).is_ok(),
+        "an older view keeps what it saw"
+    );
+
+    std::fs::rename(folder.home.path().join("gone"), folder.root()).unwrap();
+    room.until(reference, Ok("v")).await;
+    let view = room.secrets.view();
+    assert_eq!(view.resolve(reference).unwrap().version, version);
+}
