@@ -4,6 +4,7 @@
 
 mod cache;
 mod fetch;
+mod install;
 pub mod manager;
 pub mod reference;
 mod refresh;

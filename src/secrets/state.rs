@@ -3,17 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use serde::Deserialize;
-use serde_json::Value;
+use std::time::Instant;
 
 use super::cache::{Answer, Cache, DocumentKey, EntryId, Job, News, Selector};
 use super::fetch::Runner;
+use super::install;
+use super::manager::MANAGERS;
 use super::manager::env::Env;
-use super::manager::{BuildCtx, BuildError, Fields, MANAGERS, seconds};
 use super::reference::{Key, Reference, Target};
-use super::refresh::Schedule;
 use super::report::{ManagerReport, ReferenceReport, ReferenceState};
 use super::settings::{ManagerProblem, ManagerSpec, SecretsSettings};
 use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
@@ -58,17 +55,6 @@ enum Place {
     Settled(Outcome),
 }
 
-/// Clocks that any manager may override.
-#[derive(Deserialize)]
-struct Timing {
-    #[serde(default, deserialize_with = "seconds")]
-    ttl: Option<Duration>,
-    #[serde(default, deserialize_with = "seconds")]
-    neg_ttl: Option<Duration>,
-    #[serde(default, deserialize_with = "seconds")]
-    max_stale: Option<Duration>,
-}
-
 impl State {
     pub(super) fn new(settings: SecretsSettings, clock: Arc<dyn Clock>) -> Self {
         Self {
@@ -89,15 +75,14 @@ impl State {
     pub(super) fn configure(&mut self, specs: &[ManagerSpec]) -> Vec<ManagerProblem> {
         let mut staged: HashMap<Arc<str>, Installed> = HashMap::new();
         for spec in specs {
-            let fingerprint = fingerprint(spec);
+            let fingerprint = install::fingerprint(spec);
             let installed = match self.managers.get(&spec.id) {
                 Some(same) if same.fingerprint == fingerprint && same.runner.is_ok() => {
                     same.clone()
                 }
                 _ => Installed {
                     fingerprint,
-                    runner: self
-                        .build(spec)
+                    runner: install::build(spec, &self.settings, &self.env, &self.clock)
                         .map(Arc::new)
                         .map_err(|error| ManagerProblem {
                             id: Arc::clone(&spec.id),
@@ -114,35 +99,6 @@ impl State {
         let problems = problems.cloned().collect();
         self.staged = Some(staged);
         problems
-    }
-
-    fn build(&self, spec: &ManagerSpec) -> Result<Runner, BuildError> {
-        let def = MANAGERS.iter().find(|def| def.name == spec.kind);
-        let def =
-            def.ok_or_else(|| BuildError::new("id", format!("no secret manager: {}", spec.kind)))?;
-        let mut fields = spec.fields.clone();
-        let replaced = replace_references(&mut fields, "", &self.env);
-        let fields = Fields::new(fields);
-        replaced?;
-        let timing: Timing = fields.parse()?;
-        let schedule = Schedule {
-            ttl: timing.ttl.unwrap_or(self.settings.ttl),
-            neg_ttl: timing.neg_ttl.unwrap_or(self.settings.neg_ttl),
-            max_stale: timing.max_stale.unwrap_or(self.settings.max_stale),
-        };
-        let ctx = BuildCtx {
-            id: &spec.id,
-            clock: &self.clock,
-            trusted_ca: self.settings.trusted_ca.as_deref(),
-        };
-        let manager = (def.build)(&fields, &ctx)?;
-        let concurrency = self.settings.concurrency;
-        Ok(Runner::new(
-            Arc::clone(&spec.id),
-            manager,
-            schedule,
-            concurrency,
-        ))
     }
 
     /// Puts staged managers in force and these references in use, and stops publishing.
@@ -427,50 +383,4 @@ fn settled_report(text: &Arc<str>, used: &Use, outcome: &Outcome) -> ReferenceRe
             .err()
             .map(|unresolved| Arc::clone(&unresolved.reason)),
     }
-}
-
-/// Digest of what a manager is made of, whatever the order of its fields.
-fn fingerprint(spec: &ManagerSpec) -> [u8; 32] {
-    let mut fields = spec.fields.clone();
-    fields.sort_all_objects();
-    let fields = Fields::new(fields);
-    let text = zeroize::Zeroizing::new(format!("{}\n{}", spec.kind, fields.as_json()));
-    openssl::sha::sha256(text.as_bytes())
-}
-
-/// Puts values of the environment in the place of `$env://` references.
-fn replace_references(value: &mut Value, path: &str, env: &Env) -> Result<(), BuildError> {
-    match value {
-        Value::String(text) if Reference::is_reference(text) => {
-            *text = env_value(text, env).map_err(|message| BuildError::new(path, message))?;
-            Ok(())
-        }
-        Value::Array(items) => items.iter_mut().enumerate().try_for_each(|(index, item)| {
-            replace_references(item, &format!("{path}[{index}]"), env)
-        }),
-        Value::Object(fields) => fields.iter_mut().try_for_each(|(name, field)| {
-            let path = match path {
-                "" => name.clone(),
-                path => format!("{path}.{name}"),
-            };
-            replace_references(field, &path, env)
-        }),
-        _ => Ok(()),
-    }
-}
-
-fn env_value(text: &str, env: &Env) -> Result<String, String> {
-    let reference = Reference::parse(text).map_err(|error| error.to_string())?;
-    let Target::Env { name, json_key } = reference.target() else {
-        return Err(
-            "a manager's field may be an $env:// reference, not a $secret:// one".to_owned(),
-        );
-    };
-    let value = env
-        .resolve(name, json_key.as_deref())
-        .map_err(|why| format!("{text}: {why}"))?;
-    let value = value
-        .expose_str()
-        .ok_or_else(|| format!("{text}: value is not text"))?;
-    Ok(value.to_owned())
 }

@@ -81,6 +81,14 @@ impl<'de> Visitor<'de> for FieldVisitor {
         Ok(Self::number(number))
     }
 
+    fn visit_u128<E>(self, number: u128) -> Result<FieldValue, E> {
+        Ok(Self::number(number))
+    }
+
+    fn visit_i128<E>(self, number: i128) -> Result<FieldValue, E> {
+        Ok(Self::number(number))
+    }
+
     fn visit_f64<E>(self, number: f64) -> Result<FieldValue, E> {
         // A long row of digits arrives here rounded: a value, but not the one that was kept.
         if number.is_finite() && number.abs() < EXACT_BELOW {

@@ -30,8 +30,11 @@ pub struct ManagerDef {
     /// First part of an item's id.
     pub name: &'static str,
     /// Makes a manager of an item's fields.
-    pub build: fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>,
+    pub build: Build,
 }
+
+/// See [`ManagerDef::build`].
+pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
 pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &vault::DEF];

@@ -1,4 +1,4 @@
-//! `vault`: HashiCorp Vault and OpenBao, KV version 1 and 2, static token. Reads by plain GETs, so
+//! `vault`: `HashiCorp` Vault and `OpenBao`, KV version 1 and 2, static token. Reads by plain GETs, so
 //! that an answer is bounded and its status and body are seen by us alone. Never follows a redirect.
 
 use std::sync::{Arc, Mutex, PoisonError};

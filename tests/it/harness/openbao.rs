@@ -1,4 +1,4 @@
-//! A real OpenBao dev server: KV version 2 at `secret/`, version 1 at `kv1/`.
+//! A real `OpenBao` dev server: KV version 2 at `secret/`, version 1 at `kv1/`.
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
@@ -14,12 +14,32 @@ pub struct OpenBao {
     /// Root token.
     pub token: String,
     http: reqwest::Client,
-    _home: tempfile::TempDir,
+    home: tempfile::TempDir,
 }
 
 impl OpenBao {
     /// Starts `bao` from `CLAVIGER_BAO`, `.venv/bin/bao` or the path.
     pub async fn start() -> Self {
+        Self::start_with(false).await
+    }
+
+    /// The same over TLS, with a certificate for `localhost` and 127.0.0.1.
+    pub async fn start_tls() -> Self {
+        Self::start_with(true).await
+    }
+
+    /// PEM of the authority behind [`OpenBao::start_tls`].
+    pub fn ca(&self) -> std::path::PathBuf {
+        let files = std::fs::read_dir(self.home.path()).unwrap();
+        let paths = files.map(|file| file.unwrap().path());
+        let is_ca = |path: &std::path::PathBuf| path.to_string_lossy().ends_with("-ca.pem");
+        paths
+            .into_iter()
+            .find(is_ca)
+            .expect("dev-tls must write its CA")
+    }
+
+    async fn start_with(tls: bool) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
@@ -36,6 +56,8 @@ impl OpenBao {
             .args(["server", "-dev", "-dev-no-store-token"])
             .arg(format!("-dev-root-token-id={token}"))
             .arg(format!("-dev-listen-address=127.0.0.1:{port}"))
+            .args(tls.then_some("-dev-tls"))
+            .args(tls.then(|| format!("-dev-tls-cert-dir={}", home.path().display())))
             .env("HOME", home.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
@@ -43,10 +65,14 @@ impl OpenBao {
             .unwrap_or_else(|error| panic!("{program} must start: {error}"));
         let bao = Self {
             child,
-            addr: format!("http://127.0.0.1:{port}"),
+            addr: format!("{}://127.0.0.1:{port}", if tls { "https" } else { "http" }),
             token,
-            http: reqwest::Client::builder().no_proxy().build().unwrap(),
-            _home: home,
+            http: reqwest::Client::builder()
+                .no_proxy()
+                .tls_danger_accept_invalid_certs(true)
+                .build()
+                .unwrap(),
+            home,
         };
         bao.wait_until_ready().await;
         bao.call(

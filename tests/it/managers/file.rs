@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -133,4 +133,80 @@ async fn what_others_may_write_and_what_lies_outside_is_refused() {
             "{reference}"
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_references_are_one_read_per_document_and_one_change_is_cheap() {
+    let folder = Folder::new("json");
+    for document in 0..1000 {
+        let fields =
+            (0..100).map(|field| (format!("f{field}"), json!(format!("{document}-{field}"))));
+        folder
+            .put(&format!("d{document}"), Value::Object(fields.collect()))
+            .await;
+    }
+    let room = Room::new(Duration::from_secs(600), Duration::from_secs(60));
+    assert_eq!(room.configure("file/main", folder.fields()), []);
+    let references: Vec<String> = (0..100_000)
+        .map(|number| format!("$secret://file/main/d{}/f{}", number / 100, number % 100))
+        .collect();
+    let references: Vec<&str> = references.iter().map(String::as_str).collect();
+    let started = Instant::now();
+    let older = room.ensure(&references).await;
+    let took = started.elapsed();
+    assert_eq!(
+        text(&older, "$secret://file/main/d999/f99"),
+        Ok("999-99".to_owned())
+    );
+    assert!(took < Duration::from_secs(10), "{took:?} even unoptimised");
+    assert_eq!(room.secrets.manager_report()[0].fresh, 100_000);
+
+    // A second load of the same references reads nothing.
+    let started = Instant::now();
+    let same = room.ensure(&references).await;
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        started.elapsed()
+    );
+    assert!(same.changed_since(&older).is_empty());
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    folder.put("d7", json!({"f1": "new"})).await;
+    room.until("$secret://file/main/d7/f1", Ok("new")).await;
+    let started = Instant::now();
+    let changed = room.secrets.view().changed_since(&older);
+    assert_eq!(changed, ["$secret://file/main/d7/f1".into()]);
+    assert!(
+        started.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        started.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_managers_own_clocks_go_before_the_rooms_and_an_old_value_is_refused() {
+    let mut folder = Folder::new("json");
+    folder.put("a", json!({"k": "v"})).await;
+    let room = Room::new(Duration::from_secs(600), Duration::from_secs(60));
+    let mut fields = folder.fields();
+    fields["ttl"] = json!(0.2);
+    fields["neg_ttl"] = json!(0.2);
+    fields["max_stale"] = json!(1);
+    assert_eq!(room.configure("file/main", fields), []);
+    let reference = "$secret://file/main/a/k";
+    let view = room.ensure(&[reference]).await;
+    let version = view.resolve(reference).unwrap().version;
+    folder.go_down().await;
+    let reason = "older than max_stale: manager unreachable: folder: entity not found";
+    room.until(reference, Err(reason)).await;
+    assert!(
+        view.resolve(reference).is_ok(),
+        "an older view keeps what it saw"
+    );
+
+    std::fs::rename(folder.home.path().join("gone"), folder.root()).unwrap();
+    room.until(reference, Ok("v")).await;
+    let view = room.secrets.view();
+    assert_eq!(view.resolve(reference).unwrap().version, version);
 }

@@ -1,4 +1,4 @@
-//! `vault` against a real OpenBao, and against servers that are anything but.
+//! `vault` against a real `OpenBao`, and against servers that are anything but.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -390,4 +390,29 @@ async fn an_unchanged_manager_keeps_its_values_and_a_changed_one_reads_again() {
     assert!(room.secrets.configure(&[]).is_empty());
     let reason = text(&room.ensure(&[reference]).await, reference).unwrap_err();
     assert_eq!(reason, format!("no secret conf, secret_uri: {reference}"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_is_trusted_by_the_authority_and_name_it_was_given() {
+    let bao = OpenBao::start_tls().await;
+    bao.put_v2("apisix/a", json!({"k": "v"})).await;
+    let ca = bao.ca();
+    let pem = std::fs::read_to_string(&ca).unwrap();
+    for (tls, trusted) in [
+        (json!({}), false),
+        (json!({"ca": ca}), true),
+        (json!({"ca": pem}), true),
+        (json!({"ca": pem, "server_name": "localhost"}), true),
+        (json!({"ca": pem, "server_name": "elsewhere.test"}), false),
+        (json!({"verify": false}), true),
+    ] {
+        let room = Room::new(Duration::from_secs(300), Duration::from_secs(60));
+        let fields = json!({
+            "uri": bao.addr, "prefix": "secret/apisix", "token": bao.token, "tls": tls,
+        });
+        assert_eq!(room.configure("vault/main", fields), []);
+        let reference = "$secret://vault/main/a/k";
+        let found = text(&room.ensure(&[reference]).await, reference);
+        assert_eq!(found.is_ok(), trusted, "{tls}: {found:?}");
+    }
 }
