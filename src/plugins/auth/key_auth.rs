@@ -210,7 +210,7 @@ mod tests {
     fn consumer(name: &str, custom_id: Option<&str>) -> Arc<Consumer> {
         Arc::new(Consumer {
             username: name.into(),
-            ordinal: 0,
+            plugins: None,
             group: GroupLink::Alone,
             custom_id: custom_id.map(Into::into),
             labels: HashMap::new(),

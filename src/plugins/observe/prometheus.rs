@@ -166,7 +166,7 @@ mod tests {
         state.consumer = Some(Attached {
             consumer: Arc::new(Consumer {
                 username: "alice".into(),
-                ordinal: 0,
+                plugins: None,
                 group: GroupLink::Alone,
                 custom_id: None,
                 labels: std::collections::HashMap::new(),

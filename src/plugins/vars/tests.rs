@@ -107,6 +107,7 @@ fn the_connection_answers() {
         sni: Some("a.test".into()),
         protocol: "TLSv1.3",
         cipher: "TLS_AES_128_GCM_SHA256".into(),
+        ..TlsInfo::default()
     }));
     check(
         &mut exchange,
@@ -149,7 +150,7 @@ fn route_and_consumer_answer() {
     exchange.state.consumer = Some(Attached {
         consumer: Arc::new(Consumer {
             username: "alice".into(),
-            ordinal: 0,
+            plugins: None,
             group: GroupLink::Member("staff".into()),
             custom_id: None,
             labels: HashMap::new(),
