@@ -10,7 +10,7 @@ use crate::diagnostic::Severity;
 
 /// One finding inside an item or file.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub(super) struct Finding {
     /// Whether the item refuses.
     pub severity: Severity,
     /// Stable word for the kind.

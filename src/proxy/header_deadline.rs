@@ -12,7 +12,7 @@ use std::time::Duration;
 
 /// Bounds for request heads of one HTTP/1 connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HeaderDeadline {
+pub(super) struct HeaderDeadline {
     /// For the first head, from the moment the connection is ready. Zero: no bound.
     pub first: Duration,
     /// For each later head, from the end of the request before, so it includes the time a

@@ -4,7 +4,7 @@ use pingora_error::{Error, ErrorSource, ErrorType};
 
 /// The status a client gets for an error, or 0 where nothing can be sent any more.
 #[must_use]
-pub fn status_of(error: &Error) -> u16 {
+pub(super) fn status_of(error: &Error) -> u16 {
     match (error.esource(), error.etype()) {
         (_, ErrorType::HTTPStatus(status)) => *status,
         (ErrorSource::Upstream, kind) if is_timeout(kind) => 504,
@@ -24,7 +24,7 @@ pub fn status_of(error: &Error) -> u16 {
 
 /// Whether the upstream was too slow rather than broken.
 #[must_use]
-pub const fn is_timeout(kind: &ErrorType) -> bool {
+pub(super) const fn is_timeout(kind: &ErrorType) -> bool {
     matches!(
         kind,
         ErrorType::ConnectTimedout

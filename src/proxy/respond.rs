@@ -17,7 +17,7 @@ const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 ///
 /// # Errors
 /// The client is gone.
-pub async fn answer(
+pub(super) async fn answer(
     session: &mut Session,
     exchange: &mut Exchange,
     response: Response,
@@ -56,7 +56,7 @@ pub async fn answer(
 ///
 /// # Errors
 /// The client is gone.
-pub async fn bare(session: &mut Session, response: &Response, server: &HeaderValue) -> Result<()> {
+pub(super) async fn bare(session: &mut Session, response: &Response, server: &HeaderValue) -> Result<()> {
     let (mut head, body) = head_and_body(response, server)?;
     let body = body.unwrap_or_default();
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
@@ -96,7 +96,7 @@ const fn bodiless(status: u16) -> bool {
 
 /// The stock page for an error that has no body of its own.
 #[must_use]
-pub fn page(status: u16) -> Bytes {
+pub(super) fn page(status: u16) -> Bytes {
     let reason = http::StatusCode::from_u16(status)
         .ok()
         .and_then(|status| status.canonical_reason())
@@ -107,7 +107,7 @@ pub fn page(status: u16) -> Bytes {
 }
 
 /// Marks who made the answer.
-pub const fn source_of(response: &Response) -> Source {
+pub(super) const fn source_of(response: &Response) -> Source {
     // A status without a body is the server core's page in APISIX.
     if response.body.is_some() {
         Source::Gateway

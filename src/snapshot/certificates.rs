@@ -21,7 +21,7 @@ use crate::tls::{
 const EXPIRING: Duration = Duration::from_secs(14 * 24 * 3600);
 
 /// One `ssls` item.
-pub struct SslUnit {
+pub(super) struct SslUnit {
     /// What handshakes get; `None` for items of `type: client`.
     pub identity: Option<Arc<TlsIdentity>>,
     /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
@@ -31,7 +31,7 @@ pub struct SslUnit {
 impl SslUnit {
     /// Whether the item refuses handshakes.
     #[must_use]
-    pub fn refused(&self) -> bool {
+    pub(super) fn refused(&self) -> bool {
         match &self.identity {
             Some(identity) => matches!(identity.state, IdentityState::Refused { .. }),
             None => self.pairs.iter().any(Option::is_none),
@@ -40,7 +40,7 @@ impl SslUnit {
 }
 
 /// References of an item.
-pub fn references(config: &SslConfig, found: &mut BTreeSet<Arc<str>>) {
+pub(super) fn references(config: &SslConfig, found: &mut BTreeSet<Arc<str>>) {
     let halves = config.pairs.iter().flat_map(|(cert, key)| [cert, key]);
     let ca = config.client.as_ref().map(|client| &client.ca);
     for text in halves
@@ -52,7 +52,7 @@ pub fn references(config: &SslConfig, found: &mut BTreeSet<Arc<str>>) {
 }
 
 /// Builds what changed, and the store.
-pub fn compile(
+pub(super) fn compile(
     documents: &Documents,
     before: Option<&AllUnits>,
     units: &mut AllUnits,
@@ -222,7 +222,7 @@ fn choose(
 ///
 /// # Errors
 /// APISIX's text for what is wrong (`spec/04` §5).
-pub fn client_pair(
+pub(super) fn client_pair(
     documents: &Documents,
     id: &str,
     run: &Compilation<'_>,
@@ -244,7 +244,7 @@ pub fn client_pair(
 ///
 /// # Errors
 /// It does not parse, or its halves do not fit.
-pub fn pair(
+pub(super) fn pair(
     cert: &str,
     key: &str,
     field: &str,

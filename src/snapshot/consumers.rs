@@ -18,7 +18,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::plugins::Chain;
 
 /// What one entry of the list `consumers` gives.
-pub struct ConsumerUnit {
+pub(super) struct ConsumerUnit {
     /// The consumer; for a credential, the consumer it belongs to.
     pub consumer: Arc<Consumer>,
     /// Credentials standing on it.
@@ -30,7 +30,7 @@ pub struct ConsumerUnit {
 }
 
 /// Builds what changed, and the indexes where anything did.
-pub fn compile(
+pub(super) fn compile(
     documents: &Documents,
     previous: Option<&Snapshot>,
     units: &mut AllUnits,

@@ -16,7 +16,7 @@ use crate::secrets::View;
 
 /// The plugins of one route, service, plugin_config, group, global rule or consumer.
 #[derive(Default)]
-pub struct PluginSet {
+pub(super) struct PluginSet {
     /// Those that run in phases, by name, in file order.
     pub plugins: IndexMap<&'static str, Arc<Plugin>>,
     /// The object itself is invalid: a plugin is unknown or its configuration does not hold.
@@ -26,7 +26,7 @@ pub struct PluginSet {
 }
 
 /// One auth plugin's credential on a consumer or credential object.
-pub struct BuiltCredential {
+pub(super) struct BuiltCredential {
     /// The plugin.
     pub plugin: &'static str,
     /// Digest of its lookup key.
@@ -36,7 +36,7 @@ pub struct BuiltCredential {
 }
 
 /// Stamp of a plugin map: the declaration's own hash and the versions of what it refers to.
-pub fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) -> u64 {
+pub(super) fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) -> u64 {
     let mut hasher = run.hasher();
     fingerprint.hash(&mut hasher);
     for (name, json) in map {
@@ -48,7 +48,7 @@ pub fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) -> u64 {
 
 /// Builds a set. Everything wrong with it is reported; a reference without value makes only its
 /// plugin refuse.
-pub fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
+pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
     let mut set = PluginSet::default();
     for (name, json) in map {
         match build_one(name, json, scope) {
@@ -113,7 +113,7 @@ fn build_one(
 }
 
 /// Builds what stands on a consumer or credential: credentials of auth plugins, and the rest.
-pub fn build_consumer(map: &PluginMap, scope: &mut Scope<'_>) -> (PluginSet, Vec<BuiltCredential>) {
+pub(super) fn build_consumer(map: &PluginMap, scope: &mut Scope<'_>) -> (PluginSet, Vec<BuiltCredential>) {
     let mut set = PluginSet::default();
     let mut credentials = Vec::new();
     for (name, json) in map {

@@ -19,7 +19,7 @@ use crate::plugins::{Chain, RouteInfo};
 use crate::routing::{HostPattern, MethodSet, Predicate, RouteSpec, Router, UriPattern};
 
 /// A compiled service.
-pub struct Service {
+pub(super) struct Service {
     /// Its plugins.
     pub plugins: PluginSet,
     /// Its upstream.
@@ -33,7 +33,7 @@ pub struct Service {
 }
 
 /// Builds the services that changed.
-pub fn services(
+pub(super) fn services(
     documents: &Documents,
     before: Option<&AllUnits>,
     units: &AllUnits,
@@ -90,7 +90,7 @@ fn service(
 }
 
 /// Builds the routes that changed, and the routing table.
-pub fn compile(
+pub(super) fn compile(
     documents: &Documents,
     before: Option<&AllUnits>,
     units: &mut AllUnits,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::diagnostic::Diagnostic;
 
 /// A compiled piece and what it was made from.
-pub struct Unit<T> {
+pub(super) struct Unit<T> {
     /// Hash of the declaration, of the versions of the secrets it read, and of the pieces it
     /// was built upon.
     pub stamp: u64,
@@ -18,7 +18,7 @@ pub struct Unit<T> {
 }
 
 /// One kind's pieces by id.
-pub struct Units<T>(HashMap<Arc<str>, Arc<Unit<T>>, ahash::RandomState>);
+pub(super) struct Units<T>(HashMap<Arc<str>, Arc<Unit<T>>, ahash::RandomState>);
 
 impl<T> Default for Units<T> {
     fn default() -> Self {
@@ -29,7 +29,7 @@ impl<T> Default for Units<T> {
 impl<T> Units<T> {
     /// Room for `count` pieces.
     #[must_use]
-    pub fn with_capacity(count: usize) -> Self {
+    pub(super) fn with_capacity(count: usize) -> Self {
         Self(HashMap::with_capacity_and_hasher(
             count,
             ahash::RandomState::default(),
@@ -38,30 +38,30 @@ impl<T> Units<T> {
 
     /// The piece of that id.
     #[must_use]
-    pub fn get(&self, id: &str) -> Option<&Arc<Unit<T>>> {
+    pub(super) fn get(&self, id: &str) -> Option<&Arc<Unit<T>>> {
         self.0.get(id)
     }
 
     /// All pieces.
-    pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Unit<T>>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Arc<Unit<T>>)> {
         self.0.iter()
     }
 
     /// How many there are.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.len()
     }
 
     /// Whether there are none.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// Takes over `previous`' piece where its stamp is still right, else builds it.
     /// Returns the piece and whether it was reused.
-    pub fn reuse_or_build(
+    pub(super) fn reuse_or_build(
         &mut self,
         previous: Option<&Self>,
         id: &Arc<str>,

@@ -16,7 +16,7 @@ use crate::tls::{CaBundle, CertifiedKey};
 use crate::upstream::{Upstream, UpstreamTls};
 
 /// References of an upstream.
-pub fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>>) {
+pub(super) fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>>) {
     for text in config
         .and_then(|config| config.tls.as_ref())
         .into_iter()
@@ -36,7 +36,7 @@ fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = &str> {
 }
 
 /// What an inline upstream or a link to one stands for: changes with either.
-pub fn stamp(
+pub(super) fn stamp(
     config: Option<&UpstreamConfig>,
     id: Option<&str>,
     units: &AllUnits,
@@ -63,7 +63,7 @@ fn hash_tls(tls: &UpstreamTlsConfig, run: &Compilation<'_>, stamp: &mut impl Has
 }
 
 /// Builds the upstreams that changed.
-pub fn compile(
+pub(super) fn compile(
     documents: &Documents,
     before: Option<&AllUnits>,
     run: &Compilation<'_>,
@@ -95,7 +95,7 @@ pub fn compile(
 }
 
 /// The upstream of a route or service: the id wins over the inline one.
-pub fn link(
+pub(super) fn link(
     config: Option<&UpstreamConfig>,
     id: Option<&str>,
     units: &AllUnits,
