@@ -160,8 +160,7 @@ pub fn forwarded_for<'v>(
             }
         }
     }
-    // Writing into a vector cannot fail.
-    drop(write!(value, "{}", peer.to_canonical()));
+    write!(value, "{}", peer.to_canonical()).expect("writing into a vector cannot fail");
     value
 }
 
