@@ -115,8 +115,7 @@ impl<T> Router<T> {
         let mut by_host = host::Builder::default();
         let mut by_path = table::Builder::default();
         let mut routes = Vec::with_capacity(specs.len());
-        for (position, spec) in specs.into_iter().enumerate() {
-            let route = u32::try_from(position).expect("fewer than 2^32 routes fit into memory");
+        for (route, spec) in (0_u32..).zip(specs) {
             let hosts = match mode {
                 RouterMode::HostUri => {
                     by_host.add(route, &spec.hosts, &spec.uris, spec.priority);

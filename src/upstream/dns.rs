@@ -144,7 +144,7 @@ impl HostAddresses {
 /// Bounds on how long an answer counts; the upper one also bounds how long a change of
 /// `/etc/hosts`, whose entries have no time to live, goes without a look.
 const SHORTEST: Duration = Duration::from_secs(1);
-const LONGEST: Duration = Duration::from_secs(3600);
+const LONGEST: Duration = Duration::from_hours(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
 /// Questions under way at once.
@@ -239,9 +239,12 @@ impl Resolver {
         let answers = futures::stream::iter(hosts).map(|host| async move {
             let asked = tokio::time::timeout(self.config.timeout, self.lookup.lookup(&host.host));
             let outcome = asked.await.unwrap_or(Err(DnsError::Timeout));
-            let outcome = outcome.and_then(|answer| match answer.addresses.is_empty() {
-                true => Err(DnsError::Empty),
-                false => Ok(answer),
+            let outcome = outcome.and_then(|answer| {
+                if answer.addresses.is_empty() {
+                    Err(DnsError::Empty)
+                } else {
+                    Ok(answer)
+                }
             });
             host.settle(outcome, self.config.valid, self.clock.now());
         });
@@ -344,7 +347,7 @@ mod tests {
                 match known {
                     Some(addresses) => Ok(Answer {
                         addresses,
-                        ttl: Duration::from_secs(60),
+                        ttl: Duration::from_mins(1),
                     }),
                     // A server that never answers.
                     None => futures::future::pending().await,
@@ -400,7 +403,7 @@ mod tests {
         resolver.refresh().await;
         assert_eq!(host.current()[0], IpAddr::from([192, 0, 2, 9]));
         for answer in [&[][..], &[[192, 0, 2, 7]]] {
-            clock.advance(Duration::from_secs(60));
+            clock.advance(Duration::from_mins(1));
             table.set("a.test", answer);
             resolver.refresh().await;
             let expected = if answer.is_empty() { 9 } else { 7 };

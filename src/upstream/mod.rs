@@ -127,7 +127,7 @@ impl Upstream {
     ///
     /// # Errors
     /// The declaration asks for what cannot be run; see [`BuildError::field`].
-    pub fn build(config: &UpstreamConfig, parts: UpstreamParts<'_>) -> Result<Self, BuildError> {
+    pub fn build(config: &UpstreamConfig, parts: &UpstreamParts<'_>) -> Result<Self, BuildError> {
         if config.service_name.is_some() || config.discovery_type.is_some() {
             return Err(BuildError::Discovery);
         }
@@ -153,7 +153,7 @@ impl Upstream {
                 timeout: config.retry_timeout.filter(|timeout| !timeout.is_zero()),
             },
             timeout,
-            levels: levels(config, &parts)?,
+            levels: levels(config, parts)?,
         };
         Ok(Self {
             shared: Arc::new(shared),

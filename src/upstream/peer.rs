@@ -94,9 +94,10 @@ impl PeerTemplate {
         options.total_connection_timeout = Some(timeout.connect);
         options.write_timeout = Some(timeout.send);
         options.read_timeout = Some(timeout.read);
-        options.http_upstream_request_policy.h1_upgrade = match websocket {
-            true => H1UpgradePolicy::WebSocketOnly,
-            false => H1UpgradePolicy::Deny,
+        options.http_upstream_request_policy.h1_upgrade = if websocket {
+            H1UpgradePolicy::WebSocketOnly
+        } else {
+            H1UpgradePolicy::Deny
         };
         let mut digest = Sha256::new();
         digest.update(&self.identity);
@@ -112,7 +113,7 @@ impl PeerTemplate {
         let mut peer = Box::new(self.peer.clone());
         peer._address = address.into();
         if peer.is_tls() {
-            peer.sni = server_name(host).to_owned();
+            server_name(host).clone_into(&mut peer.sni);
             if peer.sni.is_empty() && peer.options.verify_cert {
                 return Err(PeerError::NothingToVerify);
             }

@@ -33,7 +33,7 @@ impl dns::Lookup for TwoAddresses {
             match host {
                 "two.test" => Ok(dns::Answer {
                     addresses: vec![IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 2])],
-                    ttl: Duration::from_secs(60),
+                    ttl: Duration::from_mins(1),
                 }),
                 _ => Err(DnsError::Empty),
             }
@@ -63,7 +63,7 @@ impl World {
             resolver: &self.resolver,
             kept: &self.kept,
         };
-        Upstream::build(config, parts)
+        Upstream::build(config, &parts)
     }
 
     fn build(&self, config: &UpstreamConfig, tls: UpstreamTls) -> Upstream {
