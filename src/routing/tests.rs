@@ -245,7 +245,7 @@ fn router_agrees_with_a_naive_one() {
     ];
     for round in 0..60 {
         let mode = modes[round % modes.len()];
-        let count = random.random_range(0..40);
+        let count = random.random_range(0..80);
         let routes: Vec<_> = (0..count).map(|_| random_route(&mut random)).collect();
         let table = router(mode, &routes);
         for _ in 0..60 {
