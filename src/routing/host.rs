@@ -177,11 +177,13 @@ impl Builder {
         let mut exact =
             HashMap::with_capacity_and_hasher(self.tables.len(), ahash::RandomState::new());
         let mut at_dot = HashMap::default();
+        let mut longest = 0;
         let mut others = Vec::new();
         for (pattern, table) in self.tables {
             let table = table.finish();
             match pattern.strip_prefix('*').map(Box::<str>::from) {
                 Some(suffix) if suffix.starts_with('.') => {
+                    longest = longest.max(suffix.len());
                     at_dot.insert(suffix, (pattern, table));
                 }
                 Some(suffix) => {
@@ -196,11 +198,7 @@ impl Builder {
         exact.shrink_to_fit();
         HostTables {
             exact,
-            longest: at_dot
-                .keys()
-                .map(|suffix: &Box<str>| suffix.len())
-                .max()
-                .unwrap_or(0),
+            longest,
             at_dot,
             others: Trie::build(others),
             hostless: self.hostless.finish(),

@@ -104,7 +104,7 @@ struct Route<T> {
 }
 
 enum Tables {
-    ByHost(HostTables),
+    ByHost(Box<HostTables>),
     ByPath(PathTable),
 }
 
@@ -135,7 +135,7 @@ impl<T> Router<T> {
             });
         }
         let tables = match mode {
-            RouterMode::HostUri => Tables::ByHost(by_host.finish()),
+            RouterMode::HostUri => Tables::ByHost(Box::new(by_host.finish())),
             RouterMode::Uri | RouterMode::UriWithParameter => Tables::ByPath(by_path.finish()),
         };
         Self { routes, tables }

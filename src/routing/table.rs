@@ -28,6 +28,7 @@ pub(super) struct PathTable {
 }
 
 #[derive(Debug)]
+#[expect(clippy::box_collection, reason = "keeps the table of each host small")]
 enum Exact {
     Few(Box<[Candidates]>),
     Many(Box<HashMap<Arc<str>, Candidates, ahash::RandomState>>),
