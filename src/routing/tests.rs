@@ -243,7 +243,7 @@ fn router_agrees_with_a_naive_one() {
         RouterMode::Uri,
         RouterMode::UriWithParameter,
     ];
-    for round in 0..60 {
+    for round in 0..24 {
         let mode = modes[round % modes.len()];
         let count = random.random_range(0..80);
         let routes: Vec<_> = (0..count).map(|_| random_route(&mut random)).collect();
