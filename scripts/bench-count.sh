@@ -18,9 +18,8 @@ if [[ ${SYMBOLS:-} == 1 ]]; then
     export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 fi
 say "Building (release)"
-claviger=$(build_program release)
-cargo build --locked --release --manifest-path benches/bare/Cargo.toml --target-dir "$(target_dir)/bare"
-bare=$(target_dir)/bare/release/bare
+claviger=$(build_program "${PROFILE:-release}")
+bare=$(build_program "${PROFILE:-release}" bare)
 
 cat >"$dir/nginx.conf" <<CONF
 daemon off; master_process off; pid $dir/nginx.pid; error_log $dir/nginx.log warn;
