@@ -22,7 +22,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-pub(super) 
+pub(super) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
+
 // Names are given to Pingora as text: it keeps a static text as it is, where it would copy a
 // `HeaderName`, and the case is the one APISIX sends.
 impl Gateway {
@@ -157,7 +158,8 @@ impl Gateway {
         };
         if overwrite(upstream_request, &X_FORWARDED_PROTO) {
             let scheme = if state.tls.is_some() { "https" } else { "http" };
-            upstream_request.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
+            upstream_request
+                .insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
         }
         if overwrite(upstream_request, &X_FORWARDED_HOST)
             && let Some(host) = received_host(session.req_header())
