@@ -2,10 +2,11 @@
 
 mod parse;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use super::shape::Labels;
 
 pub(super) use parse::{parse, parse_inline};
 
@@ -159,5 +160,5 @@ pub struct UpstreamConfig {
     /// Free text.
     pub desc: Option<String>,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
