@@ -23,7 +23,8 @@ use super::node::{At, Entry, Node, Tree};
 use crate::diagnostic::Place;
 
 pub use consumer::{ConsumerConfig, CredentialConfig};
-pub use plugins::{PluginMap, PluginSetConfig};
+pub use plugins::{PluginMap, PluginSetConfig, Settings};
+pub use shape::Labels;
 pub use proto::ProtoConfig;
 pub use route::{RouteConfig, ServiceConfig};
 pub use secret::SecretConfig;
