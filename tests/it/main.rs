@@ -18,3 +18,4 @@ mod managers;
 mod protocols;
 mod quickstart;
 mod smoke;
+mod upstream;
