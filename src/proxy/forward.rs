@@ -18,13 +18,14 @@ use crate::plugins::respond::Source;
 use crate::plugins::vars::Vars;
 use crate::upstream::{Failure, PickCtx};
 
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
 
+// Names are given to Pingora as text: it keeps a static text as it is, where it would copy a
+// `HeaderName`, and the case is the one APISIX sends.
 impl Gateway {
     pub(super) fn next_peer(
         &self,
@@ -150,25 +151,26 @@ impl Gateway {
             } else {
                 address_value(state.peer.ip())
             };
-        upstream_request.insert_header(X_REAL_IP, address)?;
-        upstream_request.insert_header(X_FORWARDED_FOR, list)?;
+        upstream_request.insert_header("X-Real-IP", address)?;
+        upstream_request.insert_header("X-Forwarded-For", list)?;
         let overwrite = |head: &RequestHeader, name: &HeaderName| {
             !(forwarding.keep_origin && head.headers.contains_key(name))
         };
         if overwrite(upstream_request, &X_FORWARDED_PROTO) {
             let scheme = if state.tls.is_some() { "https" } else { "http" };
-            upstream_request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+            upstream_request
+                .insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
         }
         if overwrite(upstream_request, &X_FORWARDED_HOST)
             && let Some(host) = received_host(session.req_header())
                 .and_then(|host| HeaderValue::from_str(host).ok())
         {
-            upstream_request.insert_header(X_FORWARDED_HOST, host)?;
+            upstream_request.insert_header("X-Forwarded-Host", host)?;
         }
         if overwrite(upstream_request, &X_FORWARDED_PORT)
             && let Some(local) = state.local
         {
-            upstream_request.insert_header(X_FORWARDED_PORT, HeaderValue::from(local.port()))?;
+            upstream_request.insert_header("X-Forwarded-Port", HeaderValue::from(local.port()))?;
         }
         if !forwarding.keep_forwarded && upstream_request.headers.contains_key(header::FORWARDED) {
             upstream_request.remove_header(&header::FORWARDED);
@@ -213,7 +215,7 @@ impl Gateway {
         hop_by_hop::strip_response(response);
         response.insert_header(header::SERVER, self.settings.server.clone())?;
         if let Some(statuses) = self.upstream_statuses(exchange) {
-            response.insert_header(UPSTREAM_STATUS, statuses)?;
+            response.insert_header("X-APISIX-Upstream-Status", statuses)?;
         }
         let mut req = RequestCtx {
             head: session.req_header_mut(),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use super::sockets::Sockets;
 use crate::diagnostic::Severity;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::RefusedHandshakes;
@@ -183,12 +184,20 @@ impl Facts {
 
 /// Why the gateway should not be sent traffic yet. Unresolved references count (`spec/01` §6.5);
 /// what does not need them serves all the same.
-pub(super) fn obstacle(cell: &SnapshotCell, status: &Status, drain: &Drain) -> Option<String> {
+pub(super) fn obstacle(
+    cell: &SnapshotCell,
+    status: &Status,
+    drain: &Drain,
+    sockets: &Sockets,
+) -> Option<String> {
     if drain.is_draining() {
         return Some("draining".to_owned());
     }
     if cell.current().is_none() {
         return Some("worker id: 0 has not received configuration".to_owned());
+    }
+    if !drain.is_listening() || !sockets.all_listen() {
+        return Some("not listening yet".to_owned());
     }
     let unresolved = status.report().unresolved;
     (unresolved > 0).then(|| format!("{unresolved} secret references are not resolved"))

@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use pingora_core::listeners::TcpSocketOptions;
 use serde::Deserialize;
 
 use super::ServerError;
@@ -295,11 +294,16 @@ pub(super) fn tls_options(bootstrap: &Bootstrap) -> TlsOptions {
     }
 }
 
-pub(super) fn socket_options(bootstrap: &Bootstrap, address: SocketAddr) -> TcpSocketOptions {
-    let mut options = TcpSocketOptions::default();
-    options.so_reuseport = bootstrap.apisix.enable_reuseport.then_some(true);
-    options.ipv6_only = address.is_ipv6().then_some(true);
-    options
+/// Everything that is listened on, and whether other processes may share it (`SO_REUSEPORT`).
+pub(super) fn addresses(bootstrap: &Bootstrap) -> Vec<(SocketAddr, bool)> {
+    let shared = bootstrap.apisix.enable_reuseport;
+    let edge = bootstrap.http_listeners().into_iter();
+    let edge = edge.chain(bootstrap.https_listeners());
+    let metrics = metrics_export(bootstrap).map(|(address, _)| address);
+    let admin = metrics.into_iter().chain(bootstrap.apisix.status);
+    edge.map(|address| (address, shared))
+        .chain(admin.map(|address| (address, false)))
+        .collect()
 }
 
 /// Where metrics are served; `None` where `enable_export_server` is off.
