@@ -109,7 +109,18 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// The answer is cut short or not HTTP, or none came in time.
     pub fn reply(&mut self) -> io::Result<Option<Reply>> {
-        let message = match self.reader.message(&mut self.stream, Kind::Answer) {
+        self.reply_of(Kind::Answer)
+    }
+
+    /// The next answer, to a request with `HEAD`.
+    pub fn expect_reply_to_head(&mut self) -> Reply {
+        let reply = self.reply_of(Kind::AnswerToHead);
+        let reply = reply.expect("a whole answer must come");
+        reply.expect("an answer must come before the connection closes")
+    }
+
+    fn reply_of(&mut self, kind: Kind) -> io::Result<Option<Reply>> {
+        let message = match self.reader.message(&mut self.stream, kind) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => other?,
         };
