@@ -43,7 +43,9 @@ impl Gateway {
     /// Pingora sets no time limit of its own after a connection's first request.
     fn bound_times(&self, session: &mut Session) {
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.settings.keepalive.as_secs()));
+            // Pingora counts whole seconds and takes 0 as "for ever"; nginx takes it as "never".
+            let keepalive = self.settings.keepalive;
+            session.set_keepalive((!keepalive.is_zero()).then(|| keepalive.as_secs().max(1)));
         }
         session.set_read_timeout(Some(self.settings.body_timeout));
         session.set_write_timeout(Some(self.settings.send_timeout));
