@@ -117,8 +117,11 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         .enumerate()
         .map(|(index, pair)| choose(index, pair, served(index), config, scope))
         .collect();
-    let identity =
-        (config.kind == SslKind::Server).then(|| Arc::new(identity(item, &pairs, scope)));
+    let identity = (config.kind == SslKind::Server).then(|| {
+        let mut identity = identity(item, &pairs, scope);
+        identity.guards_clients = config.client.is_some();
+        Arc::new(identity)
+    });
     SslUnit { identity, pairs }
 }
 

@@ -19,3 +19,4 @@ mod managers;
 mod protocols;
 mod quickstart;
 mod smoke;
+mod tls;
