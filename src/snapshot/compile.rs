@@ -10,9 +10,7 @@ use serde_json::Value;
 use super::plugins::PluginSet;
 use super::substitute::{self, Missing};
 use super::unit::Units;
-use super::{
-    ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams,
-};
+use super::{ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams};
 use crate::clock::Clock;
 use crate::config::resource::{Item, KeepalivePoolConfig, PluginMap, PluginSetConfig};
 use crate::config::{Documents, Places};
@@ -234,7 +232,9 @@ fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
         maps("consumers", &item.id, &item.value.plugins, found);
     }
     for item in &documents.ssls {
-        certificates::visit(&item.value, &mut |reference| found("ssls", &item.id, reference));
+        certificates::visit(&item.value, &mut |reference| {
+            found("ssls", &item.id, reference)
+        });
     }
     for item in &documents.plugin_metadata {
         substitute::visit(&item.value, &mut |reference| {

@@ -71,8 +71,9 @@ fn build_one(
     let (ordinal, def) = known(name, &field, scope)?;
     let json = settings.json();
     let has_references = substitute::has_references(&json);
-    let meta = Meta::parse(&json)
-        .map_err(|error| scope.error("plugin-config", &at(&field, &error), &failed(name, &error)))?;
+    let meta = Meta::parse(&json).map_err(|error| {
+        scope.error("plugin-config", &at(&field, &error), &failed(name, &error))
+    })?;
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }

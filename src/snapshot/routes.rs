@@ -235,7 +235,8 @@ fn matches(config: &RouteConfig, service_hosts: &[String], scope: &mut Scope<'_>
     });
     let sound = vars.is_ok();
     let vars = vars.ok().flatten();
-    let vars = vars.map(|expr| Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate);
+    let vars =
+        vars.map(|expr| Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate);
     let spec = spec(config, service_hosts, vars, scope);
     Matches {
         sound: sound && spec.is_some(),
