@@ -19,7 +19,7 @@ use ::http::Method;
 use smallvec::SmallVec;
 
 use crate::expr::VarSource;
-use crate::http::ip_set::IpSet;
+use crate::ip_set::IpSet;
 
 pub use host::{HostPattern, HostPatternError};
 pub use method::{MethodSet, UnknownMethod};
@@ -96,7 +96,7 @@ pub struct Router<T> {
 }
 
 enum Tables {
-    ByHost(HostTables),
+    ByHost(Box<HostTables>),
     ByPath(PathTable),
 }
 
@@ -107,8 +107,7 @@ impl<T> Router<T> {
         let mut by_host = host::Builder::default();
         let mut by_path = table::Builder::default();
         let routes: Vec<Arc<RouteSpec<T>>> = specs.into_iter().map(Into::into).collect();
-        for (position, spec) in routes.iter().enumerate() {
-            let route = u32::try_from(position).expect("fewer than 2^32 routes fit into memory");
+        for (route, spec) in (0_u32..).zip(&routes) {
             match mode {
                 RouterMode::HostUri => by_host.add(route, &spec.hosts, &spec.uris, spec.priority),
                 RouterMode::Uri | RouterMode::UriWithParameter => {
@@ -117,7 +116,7 @@ impl<T> Router<T> {
             }
         }
         let tables = match mode {
-            RouterMode::HostUri => Tables::ByHost(by_host.finish()),
+            RouterMode::HostUri => Tables::ByHost(Box::new(by_host.finish())),
             RouterMode::Uri | RouterMode::UriWithParameter => Tables::ByPath(by_path.finish()),
         };
         Self {

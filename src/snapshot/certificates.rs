@@ -4,10 +4,10 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{CertificateReport, Snapshot};
 use super::compile::{AllUnits, Compilation, Scope};
 use super::substitute::{self, Missing};
 use super::unit::Units;
+use super::{CertificateReport, Snapshot};
 use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
@@ -73,11 +73,8 @@ pub(super) fn compile(
         if let Some(client) = &config.client {
             substitute::stamp_text(&client.ca, run.view, &mut stamp);
         }
-        let (unit, reused) = built.reuse_or_build(
-            before,
-            &item.id,
-            stamp.finish(),
-            |previous, diagnostics| {
+        let (unit, reused) =
+            built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
                 let owner = format!("ssls/{}", item.id);
                 let mut scope = Scope {
                     run,
@@ -86,8 +83,7 @@ pub(super) fn compile(
                     diagnostics,
                 };
                 ssl(item, previous, &mut scope)
-            },
-        );
+            });
         all_reused &= reused;
         let Some(identity) = unit.value.identity.as_ref().filter(|_| config.enabled) else {
             continue;

@@ -71,8 +71,9 @@ fn build_one(
     let (ordinal, def) = known(name, &field, scope)?;
     let json = settings.json();
     let has_references = substitute::has_references(&json);
-    let meta = Meta::parse(&json)
-        .map_err(|error| scope.error("plugin-config", &at(&field, &error), &failed(name, &error)))?;
+    let meta = Meta::parse(&json).map_err(|error| {
+        scope.error("plugin-config", &at(&field, &error), &failed(name, &error))
+    })?;
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }
@@ -115,7 +116,10 @@ fn build_one(
 }
 
 /// Builds what stands on a consumer or credential: credentials of auth plugins, and the rest.
-pub(super) fn build_consumer(map: &PluginMap, scope: &mut Scope<'_>) -> (PluginSet, Vec<BuiltCredential>) {
+pub(super) fn build_consumer(
+    map: &PluginMap,
+    scope: &mut Scope<'_>,
+) -> (PluginSet, Vec<BuiltCredential>) {
     let mut set = PluginSet::default();
     let mut credentials = Vec::new();
     for (name, settings) in map.iter() {

@@ -37,7 +37,9 @@ pub fn stamp(json: &Value, view: &View, stamp: &mut impl Hasher) {
 
 /// The same for a plugin's settings.
 pub fn stamp_settings(settings: &Settings, view: &View, stamp: &mut impl Hasher) {
-    visit_settings(settings, &mut |reference| stamp_text(reference, view, stamp));
+    visit_settings(settings, &mut |reference| {
+        stamp_text(reference, view, stamp)
+    });
 }
 
 /// The same for one string that may be a reference.
@@ -217,7 +219,8 @@ mod tests {
     #[test]
     fn references_at_any_depth_become_values() {
         let json = json!({"a": {"b": ["x", "$env://K"]}, "c": 1});
-        let done = substitute(json.clone(), &view(&[("$env://K", Some("v"))])).expect("K has a value");
+        let done =
+            substitute(json.clone(), &view(&[("$env://K", Some("v"))])).expect("K has a value");
         assert_eq!(done.expose(), &json!({"a": {"b": ["x", "v"]}, "c": 1}));
     }
 

@@ -12,8 +12,11 @@
 mod harness;
 
 mod bad_requests;
+mod check;
+mod examples;
 mod hot_reload;
 mod layers;
+mod lifecycle;
 mod managers;
 mod protocols;
 mod quickstart;

@@ -24,10 +24,10 @@ use crate::diagnostic::Place;
 
 pub use consumer::{ConsumerConfig, CredentialConfig};
 pub use plugins::{PluginMap, PluginSetConfig, Settings};
-pub use shape::Labels;
 pub use proto::ProtoConfig;
 pub use route::{RouteConfig, ServiceConfig};
 pub use secret::SecretConfig;
+pub use shape::Labels;
 pub use ssl::{SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
     KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,

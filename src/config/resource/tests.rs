@@ -549,7 +549,15 @@ plugin_metadata: [{id: p, a: 1}]",
     );
     assert_eq!(route.value.hosts, ["a.test"]);
     assert!(!route.value.enabled);
-    assert_eq!(route.value.plugins.find("key-auth").expect("stands there").json(), serde_json::json!({}));
+    assert_eq!(
+        route
+            .value
+            .plugins
+            .find("key-auth")
+            .expect("stands there")
+            .json(),
+        serde_json::json!({})
+    );
     let upstream = route.value.upstream.as_ref().expect("is inline");
     assert_eq!(upstream.balancer, "roundrobin");
     assert_eq!(

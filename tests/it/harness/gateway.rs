@@ -32,12 +32,27 @@ pub struct Builder {
     dir: TempDir,
     resources: String,
     bootstrap: Value,
+    bootstrap_last: Value,
     env: Vec<(String, String)>,
     args: Vec<String>,
     until: Until,
+    folder: bool,
 }
 
 impl Builder {
+    /// Resources stand in a folder, `resources/`, in parts.
+    pub fn folder(mut self) -> Self {
+        fs::create_dir_all(self.dir.path().join("resources")).unwrap();
+        self.folder = true;
+        self
+    }
+
+    /// A part of the resources, by its file name in the folder.
+    pub fn part(self, name: &str, yaml: &str) -> Self {
+        write_atomically(&self.dir.path().join("resources").join(name), &ended(yaml));
+        self
+    }
+
     /// `apisix.yaml`; `#END` is added where it is missing.
     pub fn resources(mut self, yaml: impl Into<String>) -> Self {
         self.resources = yaml.into();
@@ -48,6 +63,13 @@ impl Builder {
     pub fn bootstrap(mut self, yaml: &str) -> Self {
         let over = serde_yaml::from_str(yaml).expect("a test's bootstrap is YAML");
         merge(&mut self.bootstrap, over);
+        self
+    }
+
+    /// Keys of `config.yaml` laid over everything, the harness's listeners included.
+    pub fn bootstrap_last(mut self, yaml: &str) -> Self {
+        let over = serde_yaml::from_str(yaml).expect("a test's bootstrap is YAML");
+        merge(&mut self.bootstrap_last, over);
         self
     }
 
@@ -92,12 +114,16 @@ impl Builder {
     pub fn spawn(mut self) -> Gateway {
         let addrs = Addrs::free();
         addrs.write_into(&mut self.bootstrap, self.dir.path());
+        merge(&mut self.bootstrap, self.bootstrap_last);
         let dir = self.dir;
         fs::create_dir_all(dir.path().join("logs")).unwrap();
         let config = dir.path().join("config.yaml");
-        let resources = dir.path().join("apisix.yaml");
+        let mut resources = dir.path().join("apisix.yaml");
         fs::write(&config, self.bootstrap.to_string()).unwrap();
         write_atomically(&resources, &ended(&self.resources));
+        if self.folder {
+            resources = dir.path().join("resources");
+        }
         let output = fs::File::create(dir.path().join("output.log")).unwrap();
         let child = Command::new(program())
             .arg("run")
@@ -189,9 +215,11 @@ impl Gateway {
             dir: tempfile::tempdir().unwrap(),
             resources: String::new(),
             bootstrap,
+            bootstrap_last: json!({}),
             env: Vec::new(),
             args: Vec::new(),
             until: Until::Ready,
+            folder: false,
         }
     }
 
