@@ -156,11 +156,7 @@ impl Reload {
         };
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
-        let unresolved = snapshot
-            .diagnostics
-            .iter()
-            .filter(|d| d.code == "unresolved-reference")
-            .count();
+        let unresolved = snapshot.unresolved();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
         // Freeing tens of thousands of pieces takes a while, too.

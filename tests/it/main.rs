@@ -12,6 +12,8 @@
 mod harness;
 
 mod bad_requests;
+mod check;
+mod examples;
 mod hot_reload;
 mod layers;
 mod lifecycle;

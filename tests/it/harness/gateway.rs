@@ -36,9 +36,23 @@ pub struct Builder {
     env: Vec<(String, String)>,
     args: Vec<String>,
     until: Until,
+    folder: bool,
 }
 
 impl Builder {
+    /// Resources stand in a folder, `resources/`, in parts.
+    pub fn folder(mut self) -> Self {
+        fs::create_dir_all(self.dir.path().join("resources")).unwrap();
+        self.folder = true;
+        self
+    }
+
+    /// A part of the resources, by its file name in the folder.
+    pub fn part(self, name: &str, yaml: &str) -> Self {
+        write_atomically(&self.dir.path().join("resources").join(name), &ended(yaml));
+        self
+    }
+
     /// `apisix.yaml`; `#END` is added where it is missing.
     pub fn resources(mut self, yaml: impl Into<String>) -> Self {
         self.resources = yaml.into();
@@ -104,9 +118,12 @@ impl Builder {
         let dir = self.dir;
         fs::create_dir_all(dir.path().join("logs")).unwrap();
         let config = dir.path().join("config.yaml");
-        let resources = dir.path().join("apisix.yaml");
+        let mut resources = dir.path().join("apisix.yaml");
         fs::write(&config, self.bootstrap.to_string()).unwrap();
         write_atomically(&resources, &ended(&self.resources));
+        if self.folder {
+            resources = dir.path().join("resources");
+        }
         let output = fs::File::create(dir.path().join("output.log")).unwrap();
         let child = Command::new(program())
             .arg("run")
@@ -202,6 +219,7 @@ impl Gateway {
             env: Vec::new(),
             args: Vec::new(),
             until: Until::Ready,
+            folder: false,
         }
     }
 
