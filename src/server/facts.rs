@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::sockets::Sockets;
-use crate::clock::Clock;
 use crate::diagnostic::Severity;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::RefusedHandshakes;
@@ -47,7 +46,6 @@ pub(super) struct Facts {
     pub(super) status: Arc<Status>,
     pub(super) secrets: Arc<Secrets>,
     pub(super) refused: Arc<RefusedHandshakes>,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Collect for Facts {
@@ -146,19 +144,15 @@ impl Facts {
         };
         page.family(
             "claviger_certificate_expiry_seconds",
-            "Seconds until the certificate of a name ends; negative once it has.",
+            "End of validity of the certificates in force, in seconds since 1970.",
             Kind::Gauge,
         );
-        let now = self.clock.wall();
         for certificate in &snapshot.certificates {
             let Some(end) = certificate.not_after else {
                 continue;
             };
             for name in &certificate.names {
-                page.sample(
-                    &[("ssl", &certificate.ssl), ("sni", name)],
-                    unix(end) - unix(now),
-                );
+                page.sample(&[("ssl", &certificate.ssl), ("sni", name)], unix(end));
             }
         }
     }

@@ -131,7 +131,6 @@ pub fn run(
         status: Arc::clone(&status),
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
-        clock: Arc::clone(&clock),
     }));
     if let Some(access_log) = &access_log {
         metrics.register(Arc::new(access_log.clone()));
@@ -179,7 +178,10 @@ pub fn run(
         drain_timeout: bootstrap.nginx_config.worker_shutdown_timeout,
         upgrade_socket: Some(bootstrap.claviger.upgrade_sock.clone()),
         failed: sockets.failed(),
-        on_reload: Box::new(move || drop(look_again.try_send(()))),
+        on_reload: Box::new(move || {
+            // A full queue means that a look is due already.
+            let _ = look_again.try_send(());
+        }),
         on_reopen: Box::new(move || {
             reopen.reopen();
             if let Some(access_log) = &access_log {
@@ -318,7 +320,10 @@ async fn tell(
     loop {
         tokio::select! {
             _ = shutdown.changed() => return,
-            () = watcher.changed() => drop(look_again.try_send(())),
+            () = watcher.changed() => {
+                // A full queue means that a look is due already.
+                let _ = look_again.try_send(());
+            }
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Escape, LogFormat, Logger, Metrics};
-use crate::upstream::dns::{Resolver, ResolverConfigured};
+use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,9 @@ pub enum SettingsError {
         /// What was expected.
         expected: &'static str,
     },
+    /// No resolver can be set up.
+    #[error("apisix.dns_resolver: {0}")]
+    Dns(#[from] DnsError),
     /// A file cannot be read.
     #[error("{field}: {} cannot be read", path.display())]
     File {
@@ -73,7 +76,7 @@ pub fn compile_env(
 ) -> Result<CompileEnv, SettingsError> {
     let apisix = &bootstrap.apisix;
     let upstream = &bootstrap.nginx_config.http.upstream;
-    let resolver = ResolverConfigured {
+    let resolver = DnsConfig {
         servers: apisix.dns_resolver.clone(),
         valid: apisix.dns_resolver_valid,
         timeout: apisix.resolver_timeout,
@@ -109,7 +112,7 @@ pub fn compile_env(
         metrics: Arc::clone(metrics),
         kept: Arc::new(Kept::new()),
         clock: Arc::clone(clock),
-        resolver: Arc::new(Resolver::new(resolver, Arc::clone(clock))),
+        resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
     })
 }
 
@@ -257,6 +260,7 @@ pub(super) fn proxy_settings(
             max_header_bytes: limits.header_bytes,
             max_headers: limits.header_count,
         },
+        drop_underscored: !http.underscores_in_headers,
         client_addr,
         forwarded,
         keepalive: http.keepalive_timeout,

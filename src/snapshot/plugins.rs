@@ -113,7 +113,10 @@ fn build_one(
 }
 
 /// Builds what stands on a consumer or credential: credentials of auth plugins, and the rest.
-pub(super) fn build_consumer(map: &PluginMap, scope: &mut Scope<'_>) -> (PluginSet, Vec<BuiltCredential>) {
+pub(super) fn build_consumer(
+    map: &PluginMap,
+    scope: &mut Scope<'_>,
+) -> (PluginSet, Vec<BuiltCredential>) {
     let mut set = PluginSet::default();
     let mut credentials = Vec::new();
     for (name, json) in map {

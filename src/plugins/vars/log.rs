@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 
 use super::super::ctx::{RequestCtx, RouteInfo};
-use super::query::map_args;
 use crate::expr::{VarSource, Variable};
+use crate::http::query::map_args;
 
 /// What stands for a masked value.
 const MASK: &str = "***";
