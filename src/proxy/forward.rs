@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::ctx::Exchange;
-use super::rescue;
+use super::{rescue, respond};
 use crate::http::{client_addr, hop_by_hop};
 use crate::plugins::RequestCtx;
 use crate::plugins::ctx::Attempt;
@@ -204,6 +204,9 @@ impl Gateway {
         let status = response.status.as_u16();
         if status < 200 && status != 101 {
             return Ok(());
+        }
+        if status != 101 {
+            respond::close_when_stopping(session);
         }
         let now = self.clock.now();
         exchange.response_started = true;

@@ -19,4 +19,5 @@ mod managers;
 mod protocols;
 mod quickstart;
 mod smoke;
+mod tls;
 mod upstream;

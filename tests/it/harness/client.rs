@@ -46,6 +46,12 @@ impl Connection<TcpStream> {
         Self::over(tcp(addr))
     }
 
+    /// Takes a stream that is connected already.
+    pub fn over_stream(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::over(stream)
+    }
+
     /// Gives up a read after so long.
     pub fn set_read_timeout(&self, limit: Duration) {
         self.stream.set_read_timeout(Some(limit)).unwrap();

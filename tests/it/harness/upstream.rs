@@ -148,6 +148,11 @@ impl Upstream {
         lock(&self.shared.clients).clone()
     }
 
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        lock(&self.shared.requests).clear();
+    }
+
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
