@@ -4,7 +4,7 @@
 mod publish;
 mod status;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +40,8 @@ pub struct Reload {
     clock: Arc<dyn Clock>,
     load_wait: Duration,
     documents: Arc<Documents>,
+    /// Values of the snapshot in force.
+    view: View,
 }
 
 impl Reload {
@@ -65,13 +67,14 @@ impl Reload {
             clock,
             load_wait,
             documents,
+            view: View::default(),
         }
     }
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
         let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
-        self.publish(&view, Trigger::Source).await;
+        self.publish(view, Trigger::Source).await;
     }
 
     /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
@@ -104,7 +107,7 @@ impl Reload {
             Ok(documents) => {
                 self.documents = Arc::new(documents);
                 let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
-                self.publish(&view, Trigger::Source).await;
+                self.publish(view, Trigger::Source).await;
             }
             Err(error) => self.reject(&error),
         }
@@ -112,7 +115,9 @@ impl Reload {
 
     async fn recompile(&mut self) {
         let view = self.secrets.view();
-        self.publish(&view, Trigger::Secrets).await;
+        if !view.changed_since(&self.view).is_empty() {
+            self.publish(view, Trigger::Secrets).await;
+        }
     }
 
     fn reject(&self, error: &LoadError) {
@@ -120,11 +125,11 @@ impl Reload {
         self.status.rejected(error.to_string());
     }
 
-    async fn publish(&self, view: &View, trigger: Trigger) {
+    async fn publish(&mut self, view: View, trigger: Trigger) {
         let previous = self.cell.current();
         let snapshot = compile::compile(
             &self.documents,
-            view,
+            &view,
             previous.as_deref(),
             &self.env,
             self.clock.wall(),
@@ -134,10 +139,11 @@ impl Reload {
         let unresolved = snapshot
             .diagnostics
             .iter()
-            .filter(|d| d.code == "unresolved-reference")
+            .filter(|d| d.code == compile::UNRESOLVED)
             .count();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
+        self.view = view;
         drop(previous);
         self.env.kept.sweep();
         self.status.unresolved(unresolved);
@@ -175,22 +181,73 @@ pub fn managers(documents: &Documents) -> Vec<ManagerSpec> {
         .collect()
 }
 
-/// Logs what is new; a finding that stood in the previous snapshot was logged then.
+/// Logs what is new; a finding that stood in the previous snapshot was logged then. A manager that
+/// is down has thousands of references without value: they are one line per manager and reason.
 fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let known = previous.map_or(&[][..], |previous| &previous.diagnostics);
-    let known: std::collections::HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
+    let known: HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
+    let mut unresolved: BTreeMap<_, (&Diagnostic, usize)> = BTreeMap::new();
     for diagnostic in snapshot
         .diagnostics
         .iter()
         .filter(|diagnostic| !known.contains(&key(diagnostic)))
     {
+        if diagnostic.code == compile::UNRESOLVED {
+            let alike = unresolved.entry(manager_and_reason(&diagnostic.message));
+            alike.or_insert((diagnostic, 0)).1 += 1;
+            continue;
+        }
         match diagnostic.severity {
             Severity::Error => log::error!("{diagnostic}"),
             Severity::Warning => log::warn!("{diagnostic}"),
         }
     }
+    for (first, count) in unresolved.into_values() {
+        match count - 1 {
+            0 => log::warn!("{first}"),
+            more => log::warn!("{first} (and {more} more references, for the same reason)"),
+        }
+    }
+}
+
+/// What references have in common that fail alike: `$secret://vault/main` and the reason. Those to
+/// the environment have nothing in common.
+fn manager_and_reason(message: &str) -> (&str, &str) {
+    let reference = message.find('$').map_or("", |start| &message[start..]);
+    let Some((reference, reason)) = reference.split_once(" has no value: ") else {
+        return (message, "");
+    };
+    match reference.match_indices('/').nth(3) {
+        Some((end, _)) if reference.starts_with("$secret:") => (&reference[..end], reason),
+        _ => (reference, reason),
+    }
 }
 
 fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
     (&diagnostic.object, &diagnostic.field, &diagnostic.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_fail_alike_by_manager_and_reason() {
+        let of = |reference: &str, why: &str| format!("reference {reference} has no value: {why}");
+        for (message, expected) in [
+            (
+                of("$secret://vault/main/a/k", "down"),
+                ("$secret://vault/main", "down"),
+            ),
+            (
+                of("$secret://vault/main/b/k", "gone"),
+                ("$secret://vault/main", "gone"),
+            ),
+            (of("$secret://vault", "no id"), ("$secret://vault", "no id")),
+            (of("$env://A/b", "not set"), ("$env://A/b", "not set")),
+            ("other".to_owned(), ("other", "")),
+        ] {
+            assert_eq!(manager_and_reason(&message), expected);
+        }
+    }
 }

@@ -24,6 +24,9 @@ use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::dns::Resolver;
 
+/// Code of the finding that a reference has no value now.
+pub const UNRESOLVED: &str = "unresolved-reference";
+
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
 pub struct CompileEnv {
     /// Enabled plugins; `None` enables all there are.
@@ -151,8 +154,7 @@ impl Scope<'_> {
 
     /// A reference without value. An error for `check`, and gone once the value is there.
     pub fn unresolved(&mut self, field: &str, missing: &Missing) {
-        let message = format!("{missing}: {}", missing.why);
-        self.report(Severity::Warning, "unresolved-reference", field, &message);
+        self.warn(UNRESOLVED, field, &missing.to_string());
     }
 
     fn report(&mut self, severity: Severity, code: &'static str, field: &str, message: &str) {
@@ -301,7 +303,6 @@ pub fn compile(
         certificates,
         counts: counts(documents, &units),
         diagnostics,
-        users: HashMap::new(),
         units,
     }
 }
@@ -346,11 +347,11 @@ fn metadata(
             }
             Err(missing) => diagnostics.push(Diagnostic {
                 severity: Severity::Warning,
-                code: "unresolved-reference",
+                code: UNRESOLVED,
                 place: documents.places.locate(&item.place, &missing.field),
                 object: format!("plugin_metadata/{}", item.id),
                 field: missing.field.clone(),
-                message: format!("{missing}: {}", missing.why),
+                message: missing.to_string(),
             }),
         }
     }

@@ -111,8 +111,6 @@ pub struct Snapshot {
     pub counts: HashMap<&'static str, ItemCount>,
     /// Everything found while parsing and compiling.
     pub diagnostics: Vec<Diagnostic>,
-    /// Which objects use which reference.
-    pub users: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// The pieces, for reuse.
     units: compile::AllUnits,
 }
