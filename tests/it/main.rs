@@ -12,10 +12,14 @@
 mod harness;
 
 mod bad_requests;
+mod fail_closed;
 mod hot_reload;
 mod layers;
+mod leaks;
 mod lifecycle;
 mod managers;
 mod protocols;
 mod quickstart;
+mod resolve;
+mod secret_rotation;
 mod smoke;
