@@ -104,7 +104,7 @@ upstreams:
             "no refusal reaches upstreams"
         );
         let handshake = Connection::open_tls(gateway.https(), "secret.test", &self.ca);
-        let error = handshake.err().expect("the name must refuse");
+        let error = handshake.expect_err("the name must refuse");
         assert!(error.contains("alert"), "{error}");
         assert_unready(gateway);
     }
