@@ -181,7 +181,7 @@ fn unresolved(missing: &Missing, documents: &Documents) -> (Severity, &'static s
                 );
                 (Severity::Error, "missing-manager", message)
             }
-            _ => (Severity::Warning, UNRESOLVED, format!("{missing}")),
+            _ => (Severity::Warning, UNRESOLVED, missing.to_string()),
         },
     }
 }
