@@ -79,7 +79,7 @@ impl Compiled {
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = self.managers.clone();
         for diagnostic in &self.snapshot.diagnostics {
-            let about_value = diagnostic.code == "unresolved-reference";
+            let about_value = diagnostic.code == compile::UNRESOLVED;
             match (about_value, self.resolved) {
                 (true, false) => {}
                 (true, true) => all.push(Diagnostic {

@@ -12,8 +12,8 @@ use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
-    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, Protocols, SniEntry, SniStore,
-    TlsIdentity, TlsPolicy, choose_pair,
+    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry,
+    SniStore, TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -218,7 +218,11 @@ fn choose(
         } else {
             ""
         };
-        scope.error("certificate", &cert_field, &format!("{finding}{serves}"));
+        let field = match finding {
+            PairError::Unusable(error) if error.is_about_key() => &key_field,
+            _ => &cert_field,
+        };
+        scope.error("certificate", field, &format!("{finding}{serves}"));
     }
     if let Some(pair) = &choice.serving {
         for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {

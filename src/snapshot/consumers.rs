@@ -79,7 +79,12 @@ pub(super) fn compile(
     let unchanged = all_reused && before.is_some_and(|before| before.len() == built.len());
     units.consumers = built;
     match previous {
-        Some(previous) if unchanged => Arc::clone(&previous.consumers),
+        Some(previous) if unchanged => {
+            // Duplicates are found while an index is built: they stand as long as it does.
+            let standing = previous.diagnostics.iter();
+            diagnostics.extend(standing.filter(|found| found.code == DUPLICATE).cloned());
+            Arc::clone(&previous.consumers)
+        }
         _ => Arc::new(index(documents, units, run, diagnostics)),
     }
 }
@@ -205,7 +210,7 @@ fn index(
             if let Some(earlier) = builder.insert_digest(credential.digest, entry) {
                 diagnostics.push(Diagnostic {
                     severity: Severity::Error,
-                    code: "duplicate-credential",
+                    code: DUPLICATE,
                     place: place.clone(),
                     object: format!("consumers/{id}"),
                     field: format!("plugins.{}", credential.plugin),
@@ -231,3 +236,5 @@ fn duplicate(plugin: &str, earlier: &CredentialEntry) -> String {
         ),
     }
 }
+
+const DUPLICATE: &str = "duplicate-credential";
