@@ -166,7 +166,10 @@ impl ProxyHttp for Gateway {
                 self.answer(session, exchange, response).await?;
                 Ok(true)
             }
-            None => Ok(false),
+            None => {
+                forward::let_body_come(session).await?;
+                Ok(false)
+            }
         }
     }
 
@@ -293,7 +296,11 @@ impl ProxyHttp for Gateway {
             return self.refuse_unread(session, status).await;
         };
         exchange.state.status = if status == 0 { 499 } else { status };
-        if status > 0 && session.response_written().is_none() {
+        // An interim answer (100, 103) does not take the place of a final one.
+        let answered = session
+            .response_written()
+            .is_some_and(|head| !head.status.is_informational());
+        if status > 0 && !answered {
             exchange.state.source = Source::Core;
             session.set_keepalive(None);
             let mut response = Response::status(status);

@@ -10,9 +10,7 @@ use serde_json::Value;
 use super::plugins::PluginSet;
 use super::substitute::{self, Missing};
 use super::unit::Units;
-use super::{
-    CompiledRoute, ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams,
-};
+use super::{ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams};
 use crate::clock::Clock;
 use crate::config::resource::{Item, KeepalivePoolConfig, PluginMap, PluginSetConfig};
 use crate::config::{Documents, Places};
@@ -20,12 +18,10 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::kept::Kept;
 use crate::plugins::Chain;
 use crate::routing::RouterMode;
-use crate::secrets::View;
+use crate::secrets::reference::Target;
+use crate::secrets::{Reference, View};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::dns::Resolver;
-
-/// Code of the finding that a reference has no value now.
-pub const UNRESOLVED: &str = "unresolved-reference";
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
 pub struct CompileEnv {
@@ -93,7 +89,7 @@ pub struct AllUnits {
     pub(super) consumer_groups: Units<PluginSet>,
     pub(super) global_rules: Units<PluginSet>,
     pub(super) consumers: Units<consumers::ConsumerUnit>,
-    pub(super) routes: Units<Arc<CompiledRoute>>,
+    pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
 }
 
@@ -152,9 +148,11 @@ impl Scope<'_> {
         self.report(Severity::Warning, code, field, message);
     }
 
-    /// A reference without value. An error for `check`, and gone once the value is there.
+    /// A reference without value: a mistake where none could ever give it one; else an error for
+    /// `check --resolve` only, and gone once the value is there.
     pub fn unresolved(&mut self, field: &str, missing: &Missing) {
-        self.warn(UNRESOLVED, field, &missing.to_string());
+        let (severity, code, message) = unresolved(missing, self.run.documents);
+        self.report(severity, code, field, &message);
     }
 
     fn report(&mut self, severity: Severity, code: &'static str, field: &str, message: &str) {
@@ -169,37 +167,89 @@ impl Scope<'_> {
     }
 }
 
-/// Every reference the documents hold, and who uses it.
+/// How a reference without value is told.
+fn unresolved(missing: &Missing, documents: &Documents) -> (Severity, &'static str, String) {
+    match Reference::parse(&missing.reference) {
+        Err(error) => (Severity::Error, "bad-reference", error.to_string()),
+        Ok(reference) => match reference.target() {
+            Target::Managed(key)
+                if !documents.secrets.iter().any(|item| item.id == key.manager) =>
+            {
+                let message = format!(
+                    "expected a reference into a declared manager; there is no valid item secrets/{}",
+                    key.manager
+                );
+                (Severity::Error, "missing-manager", message)
+            }
+            _ => (Severity::Warning, UNRESOLVED, format!("{missing}")),
+        },
+    }
+}
+
+/// Code of the finding that a reference has no value at present.
+pub const UNRESOLVED: &str = "unresolved-reference";
+
+/// Codes of all findings about references without value.
+const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", "missing-manager"];
+
+impl Snapshot {
+    /// How many references have no value.
+    #[must_use]
+    pub fn unresolved(&self) -> usize {
+        let codes = self.diagnostics.iter().map(|found| found.code);
+        codes.filter(|code| WITHOUT_VALUE.contains(code)).count()
+    }
+}
+
+/// Every reference the documents hold.
 #[must_use]
-pub fn references(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
-    let mut users: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+pub fn references(documents: &Documents) -> BTreeSet<Arc<str>> {
     let mut found = BTreeSet::new();
-    let mut owned = |kind: &str, id: &str, found: &mut BTreeSet<Arc<str>>| {
-        if found.is_empty() {
-            return;
+    visit(documents, &mut |_, _, reference| {
+        if !found.contains(reference) {
+            found.insert(reference.into());
         }
+    });
+    found
+}
+
+/// Every reference the documents hold, and who uses it. For people who ask.
+#[must_use]
+pub fn users(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
+    let mut users: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+    visit(documents, &mut |kind, id, reference| {
         let user: Arc<str> = format!("{kind}/{id}").into();
-        for reference in std::mem::take(found) {
-            users.entry(reference).or_default().push(Arc::clone(&user));
+        let known = users.entry(reference.into()).or_default();
+        if !known.contains(&user) {
+            known.push(user);
         }
-    };
-    let maps = |map: &PluginMap, found: &mut BTreeSet<Arc<str>>| {
-        map.values()
-            .for_each(|json| substitute::collect(json, found));
+    });
+    users
+}
+
+/// Calls `found` with kind, id and reference, for every reference.
+fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
+    let maps = |kind: &str, id: &str, map: &PluginMap, found: &mut dyn FnMut(&str, &str, &str)| {
+        for (_, settings) in map.iter() {
+            substitute::visit_settings(settings, &mut |reference| found(kind, id, reference));
+        }
     };
     for item in &documents.routes {
-        maps(&item.value.plugins, &mut found);
-        upstreams::references(item.value.upstream.as_ref(), &mut found);
-        owned("routes", &item.id, &mut found);
+        maps("routes", &item.id, &item.value.plugins, found);
+        upstreams::visit(item.value.upstream.as_ref(), &mut |reference| {
+            found("routes", &item.id, reference);
+        });
     }
     for item in &documents.services {
-        maps(&item.value.plugins, &mut found);
-        upstreams::references(item.value.upstream.as_ref(), &mut found);
-        owned("services", &item.id, &mut found);
+        maps("services", &item.id, &item.value.plugins, found);
+        upstreams::visit(item.value.upstream.as_ref(), &mut |reference| {
+            found("services", &item.id, reference);
+        });
     }
     for item in &documents.upstreams {
-        upstreams::references(Some(&item.value), &mut found);
-        owned("upstreams", &item.id, &mut found);
+        upstreams::visit(Some(&item.value), &mut |reference| {
+            found("upstreams", &item.id, reference);
+        });
     }
     let sets = [
         ("plugin_configs", &documents.plugin_configs),
@@ -208,27 +258,25 @@ pub fn references(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
     ];
     for (kind, items) in sets {
         for item in items {
-            maps(&item.value.plugins, &mut found);
-            owned(kind, &item.id, &mut found);
+            maps(kind, &item.id, &item.value.plugins, found);
         }
     }
     for item in &documents.consumers {
-        maps(&item.value.plugins, &mut found);
-        owned("consumers", &item.id, &mut found);
+        maps("consumers", &item.id, &item.value.plugins, found);
     }
     for item in &documents.credentials {
-        maps(&item.value.plugins, &mut found);
-        owned("consumers", &item.id, &mut found);
+        maps("consumers", &item.id, &item.value.plugins, found);
     }
     for item in &documents.ssls {
-        certificates::references(&item.value, &mut found);
-        owned("ssls", &item.id, &mut found);
+        certificates::visit(&item.value, &mut |reference| {
+            found("ssls", &item.id, reference)
+        });
     }
     for item in &documents.plugin_metadata {
-        substitute::collect(&item.value, &mut found);
-        owned("plugin_metadata", &item.id, &mut found);
+        substitute::visit(&item.value, &mut |reference| {
+            found("plugin_metadata", &item.id, reference);
+        });
     }
-    users
 }
 
 /// Compiles. Pieces of `previous` whose declaration and secrets are unchanged are reused.
@@ -277,8 +325,8 @@ pub fn compile(
     );
     units.services = routes::services(documents, before, &units, &run);
     let consumers = consumers::compile(documents, previous, &mut units, &run, &mut diagnostics);
-    let router = routes::compile(documents, before, &mut units, &run, &mut diagnostics);
-    let (names, certificates) = certificates::compile(documents, before, &mut units, &run);
+    let router = routes::compile(documents, previous, &mut units, &run);
+    let (names, certificates) = certificates::compile(documents, previous, &mut units, &run);
 
     let global: Vec<_> = documents
         .global_rules
@@ -338,21 +386,24 @@ fn metadata(
 ) -> HashMap<Arc<str>, (u64, substitute::Substituted)> {
     let mut metadata = HashMap::new();
     for item in &documents.plugin_metadata {
-        match substitute::substitute(&item.value, view) {
+        match substitute::substitute((*item.value).clone(), view) {
             Ok(values) => {
                 let mut stamp = env.hasher.build_hasher();
                 item.fingerprint.hash(&mut stamp);
                 substitute::stamp(&item.value, view, &mut stamp);
                 metadata.insert(Arc::clone(&item.id), (stamp.finish(), values));
             }
-            Err(missing) => diagnostics.push(Diagnostic {
-                severity: Severity::Warning,
-                code: UNRESOLVED,
-                place: documents.places.locate(&item.place, &missing.field),
-                object: format!("plugin_metadata/{}", item.id),
-                field: missing.field.clone(),
-                message: missing.to_string(),
-            }),
+            Err(missing) => {
+                let (severity, code, message) = unresolved(&missing, documents);
+                diagnostics.push(Diagnostic {
+                    severity,
+                    code,
+                    place: documents.places.locate(&item.place, &missing.field),
+                    object: format!("plugin_metadata/{}", item.id),
+                    field: missing.field,
+                    message,
+                });
+            }
         }
     }
     metadata
@@ -372,9 +423,14 @@ fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     of(&units.consumers, diagnostics);
     of(&units.routes, diagnostics);
     of(&units.ssls, diagnostics);
+    let place = |d: &Diagnostic| (d.place.line, d.place.column);
     diagnostics.sort_by(|a, b| {
-        let key = |d: &Diagnostic| (d.place.file.clone(), d.place.line, d.place.column);
-        key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object))
+        a.place
+            .file
+            .cmp(&b.place.file)
+            .then_with(|| place(a).cmp(&place(b)))
+            .then_with(|| a.object.cmp(&b.object))
+            .then_with(|| a.field.cmp(&b.field))
     });
 }
 
@@ -390,10 +446,10 @@ fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, Item
             },
         )
     };
-    let refusing = |routes: &Units<Arc<CompiledRoute>>| {
+    let refusing = |routes: &Units<routes::RouteUnit>| {
         routes
             .iter()
-            .filter(|(_, unit)| matches!(unit.value.outcome, super::Outcome::Refuse { .. }))
+            .filter(|(_, unit)| matches!(unit.value.route.outcome, super::Outcome::Refuse { .. }))
             .count()
     };
     let refused_sets =

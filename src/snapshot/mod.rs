@@ -96,7 +96,7 @@ pub struct Snapshot {
     /// Counts up with every publication.
     pub revision: u64,
     /// Finds a request's route.
-    pub router: Router<Arc<CompiledRoute>>,
+    pub router: Arc<Router<Arc<CompiledRoute>>>,
     /// Global rules.
     pub global: Arc<Chain>,
     /// A global rule was refused: every request answers 503.

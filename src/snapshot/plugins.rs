@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::compile::{Compilation, Scope};
 use super::substitute;
-use crate::config::resource::PluginMap;
+use crate::config::resource::{PluginMap, Settings};
 use crate::plugins::{
     self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
 };
@@ -39,8 +39,8 @@ pub(super) struct BuiltCredential {
 pub(super) fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) -> u64 {
     let mut hasher = run.hasher();
     fingerprint.hash(&mut hasher);
-    for (name, json) in map {
-        substitute::stamp(json, run.view, &mut hasher);
+    for (name, settings) in map.iter() {
+        substitute::stamp_settings(settings, run.view, &mut hasher);
         run.plugin_stamp(name).hash(&mut hasher);
     }
     hasher.finish()
@@ -50,8 +50,8 @@ pub(super) fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) ->
 /// plugin refuse.
 pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
     let mut set = PluginSet::default();
-    for (name, json) in map {
-        match build_one(name, json, scope) {
+    for (name, settings) in map.iter() {
+        match build_one(name, settings, scope) {
             Ok((def, plugin, redacted)) => {
                 set.plugins.insert(def.name, Arc::new(plugin));
                 set.redacted.extend(redacted);
@@ -64,13 +64,16 @@ pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
 
 fn build_one(
     name: &str,
-    json: &Value,
+    settings: &Settings,
     scope: &mut Scope<'_>,
 ) -> Result<(&'static PluginDef, Plugin, Vec<Box<str>>), ()> {
     let field = format!("plugins.{name}");
     let (ordinal, def) = known(name, &field, scope)?;
-    let meta = Meta::parse(json)
-        .map_err(|error| scope.error("plugin-config", &field, &failed(name, &error)))?;
+    let json = settings.json();
+    let has_references = substitute::has_references(&json);
+    let meta = Meta::parse(&json).map_err(|error| {
+        scope.error("plugin-config", &at(&field, &error), &failed(name, &error))
+    })?;
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }
@@ -100,7 +103,7 @@ fn build_one(
             let redacted = hooks.redacted().to_vec();
             Ok((def, Plugin::new(ordinal, def, meta, hooks), redacted))
         }
-        Err(error) if substitute::has_references(json) => {
+        Err(error) if has_references => {
             // The value a reference brought does not fit; only its user refuses.
             scope.error("secret-value", &at(&field, &error), &failed(name, &error));
             Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()))
@@ -119,14 +122,14 @@ pub(super) fn build_consumer(
 ) -> (PluginSet, Vec<BuiltCredential>) {
     let mut set = PluginSet::default();
     let mut credentials = Vec::new();
-    for (name, json) in map {
+    for (name, settings) in map.iter() {
         let field = format!("plugins.{name}");
         let Ok((_, def)) = known(name, &field, scope) else {
             set.refused = true;
             continue;
         };
         if def.kind != PluginKind::Auth {
-            match build_one(name, json, scope) {
+            match build_one(name, settings, scope) {
                 Ok((def, plugin, _)) => {
                     set.plugins.insert(def.name, Arc::new(plugin));
                 }
@@ -134,7 +137,7 @@ pub(super) fn build_consumer(
             }
             continue;
         }
-        match build_credential(def, json, &field, scope) {
+        match build_credential(def, settings, &field, scope) {
             Ok(credential) => credentials.extend(credential),
             Err(()) => set.refused = true,
         }
@@ -145,7 +148,7 @@ pub(super) fn build_consumer(
 /// A reference without value leaves the entry out, so that it is an unknown credential (401).
 fn build_credential(
     def: &'static PluginDef,
-    json: &Value,
+    settings: &Settings,
     field: &str,
     scope: &mut Scope<'_>,
 ) -> Result<Option<BuiltCredential>, ()> {
@@ -157,7 +160,9 @@ fn build_credential(
         );
         return Err(());
     };
-    if Meta::parse(json).is_ok_and(|meta| meta.disable) {
+    let json = settings.json();
+    let has_references = substitute::has_references(&json);
+    if Meta::parse(&json).is_ok_and(|meta| meta.disable) {
         return Ok(None);
     }
     let values = match values(json, scope.run.view) {
@@ -174,7 +179,7 @@ fn build_credential(
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),
             data,
         })),
-        Err(error) if substitute::has_references(json) => {
+        Err(error) if has_references => {
             scope.error(
                 "secret-value",
                 &at(field, &error),
@@ -215,7 +220,7 @@ fn known(
     }
 }
 
-fn values(json: &Value, view: &View) -> Result<substitute::Substituted, substitute::Missing> {
+fn values(json: Value, view: &View) -> Result<substitute::Substituted, substitute::Missing> {
     substitute::substitute(json, view)
 }
 
@@ -247,8 +252,10 @@ fn at(field: &str, error: &BuildError) -> String {
 
 fn join(field: &str, inner: &str) -> String {
     if inner.is_empty() {
-        field.to_owned()
-    } else {
-        format!("{field}.{inner}")
+        return field.to_owned();
     }
+    // Decoders write `list[0].name`; findings of the parser have dots throughout.
+    let mut path = format!("{field}.{inner}");
+    path.retain(|c| c != ']');
+    path.replace(".[", ".").replace('[', ".")
 }

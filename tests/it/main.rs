@@ -12,6 +12,8 @@
 mod harness;
 
 mod bad_requests;
+mod check;
+mod examples;
 mod fail_closed;
 mod hot_reload;
 mod layers;
@@ -23,3 +25,5 @@ mod quickstart;
 mod resolve;
 mod secret_rotation;
 mod smoke;
+mod tls;
+mod upstream;

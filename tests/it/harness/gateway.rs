@@ -39,9 +39,23 @@ pub struct Builder {
     args: Vec<String>,
     until: Until,
     user: Option<u32>,
+    folder: bool,
 }
 
 impl Builder {
+    /// Resources stand in a folder, `resources/`, in parts.
+    pub fn folder(mut self) -> Self {
+        fs::create_dir_all(self.dir.path().join("resources")).unwrap();
+        self.folder = true;
+        self
+    }
+
+    /// A part of the resources, by its file name in the folder.
+    pub fn part(self, name: &str, yaml: &str) -> Self {
+        write_atomically(&self.dir.path().join("resources").join(name), &ended(yaml));
+        self
+    }
+
     /// `apisix.yaml`; `#END` is added where it is missing.
     pub fn resources(mut self, yaml: impl Into<String>) -> Self {
         self.resources = yaml.into();
@@ -113,9 +127,12 @@ impl Builder {
         let dir = self.dir;
         fs::create_dir_all(dir.path().join("logs")).unwrap();
         let config = dir.path().join("config.yaml");
-        let resources = dir.path().join("apisix.yaml");
+        let mut resources = dir.path().join("apisix.yaml");
         fs::write(&config, self.bootstrap.to_string()).unwrap();
         write_atomically(&resources, &ended(&self.resources));
+        if self.folder {
+            resources = dir.path().join("resources");
+        }
         let output = fs::File::create(dir.path().join("output.log")).unwrap();
         let mut command = match self.user {
             None => Command::new(program()),
@@ -222,6 +239,7 @@ impl Gateway {
             args: Vec::new(),
             until: Until::Ready,
             user: None,
+            folder: false,
         }
     }
 
@@ -311,6 +329,18 @@ impl Gateway {
     pub fn signal(&self, signal: rustix::process::Signal) {
         let pid = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// The program with this gateway's files and these arguments, such as a successor.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.dir().join("config.yaml"))
+            .current_dir(self.dir())
+            .stdin(Stdio::null());
+        command
     }
 
     /// Waits until the program has ended.
