@@ -73,6 +73,8 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// When the try began.
     pub started: Instant,
+    /// Time until the connection stood. Kept only where a log asks for it.
+    pub connect_time: Option<Duration>,
     /// Time until its response head.
     pub header_time: Option<Duration>,
     /// Time until the end of its response.
@@ -191,6 +193,13 @@ impl RequestState {
         self.extensions[position]
             .downcast_mut()
             .expect("the position was found by this very type")
+    }
+
+    /// The same where it was made before.
+    pub fn extension_mut<T: Any>(&mut self) -> Option<&mut T> {
+        self.extensions
+            .iter_mut()
+            .find_map(|state| state.downcast_mut())
     }
 
     /// This request's state of type `T` where a plugin has made one.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
@@ -22,7 +22,10 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
+pub(super) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
+
+/// Not a failure: Pingora hands a response back to us this way.
+pub(super) const HOLLOW: ErrorType = ErrorType::Custom("HollowResponse");
 
 /// APISIX's default (nginx `proxy_next_upstream` without `non_idempotent`, `spec/00` §4.1).
 pub(super) fn is_resendable(method: &Method) -> bool {
@@ -63,6 +66,7 @@ impl Gateway {
             addr: picked.addr,
             status: None,
             started: self.clock.now(),
+            connect_time: None,
             header_time: None,
             response_time: None,
         });
@@ -104,6 +108,13 @@ impl Gateway {
         upstream_request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if self.wants.connect_time
+            && let Some(attempt) = exchange.state.attempts.last_mut()
+        {
+            // The connection stands since a moment ago.
+            let now = self.clock.now();
+            attempt.connect_time = Some(now.saturating_duration_since(attempt.started));
+        }
         let host = match (&exchange.upstream, &exchange.picked) {
             (Some(upstream), Some(picked)) => {
                 upstream.host_header(picked, exchange.state.host_override.as_ref())
@@ -188,14 +199,50 @@ impl Gateway {
         if status >= 500 || self.settings.show_upstream_status {
             response.insert_header(UPSTREAM_STATUS, upstream_statuses(exchange))?;
         }
+        let is_head = session.req_header().method == Method::HEAD;
+        if exchange.filters_body && !is_head && announces_nothing(response) {
+            // Pingora has ended this response; none of its filters could add a body any more.
+            exchange.hollow = Some(Box::new(response.clone()));
+            return Err(Error::explain(
+                HOLLOW,
+                "the response has no body and is answered here",
+            ));
+        }
         let mut req = RequestCtx {
             head: session.req_header_mut(),
             state: &mut exchange.state,
         };
         exchange.scopes.header_filter(&mut req, response);
         exchange.state.status = response.status.as_u16();
+        if exchange.filters_body && !is_head {
+            frame(session, response)?;
+        }
         Ok(())
     }
+}
+
+/// Whether the head says that no byte of a body follows.
+fn announces_nothing(response: &ResponseHeader) -> bool {
+    response
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length == "0")
+}
+
+/// A filter that changes a body takes `Content-Length` away, after Pingora has looked at it.
+/// HTTP/2 takes `Transfer-Encoding` away again.
+fn frame(session: &Session, response: &mut ResponseHeader) -> Result<()> {
+    let unframed = !response.headers.contains_key(header::CONTENT_LENGTH)
+        && !response.headers.contains_key(header::TRANSFER_ENCODING);
+    let status = response.status.as_u16();
+    if !unframed || status < 200 || matches!(status, 204 | 304) {
+        return Ok(());
+    }
+    if session.req_header().version >= Version::HTTP_11 {
+        response.set_version(Version::HTTP_11);
+        response.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+    }
+    Ok(())
 }
 
 /// The host the client asked for, with its port.
@@ -219,7 +266,7 @@ fn address_value(address: IpAddr) -> HeaderValue {
 }
 
 /// `502, 200`: every attempt's outcome, the last one decides (`spec/00` §4.1).
-fn upstream_statuses(exchange: &Exchange) -> HeaderValue {
+pub(super) fn upstream_statuses(exchange: &Exchange) -> HeaderValue {
     let statuses: Vec<String> = exchange
         .state
         .attempts

@@ -153,7 +153,7 @@ pub(super) fn compile(
         });
         let route = Arc::new(CompiledRoute {
             info,
-            outcome: Outcome::Refuse { status: 404 },
+            outcome: Outcome::Absent,
         });
         let owner = format!("routes/{}", refused.id);
         // What is wrong with it was reported by the parser.
@@ -259,10 +259,10 @@ fn route(
     let own = plugins::build(&config.plugins, &mut scope);
     let (service, shared) = match dependencies(config, &own, service, shared, &mut scope) {
         Ok(found) => found,
-        Err(status) => {
+        Err(outcome) => {
             return CompiledRoute {
                 info: info(item, None, Vec::new()),
-                outcome: Outcome::Refuse { status },
+                outcome,
             };
         }
     };
@@ -309,16 +309,16 @@ fn route(
     }
 }
 
-/// What the route stands on, or the status it answers without it (`spec/00` §1.3).
+/// What the route stands on, or what becomes of it without (`spec/00` §1.3).
 fn dependencies<'a>(
     config: &RouteConfig,
     own: &PluginSet,
     service: Dependency<'a, Service>,
     shared: Dependency<'a, PluginSet>,
     scope: &mut Scope<'_>,
-) -> Result<(Option<&'a Service>, Option<&'a PluginSet>), u16> {
+) -> Result<(Option<&'a Service>, Option<&'a PluginSet>), Outcome> {
     if own.refused {
-        return Err(404);
+        return Err(Outcome::Absent);
     }
     let service = match service {
         None => None,
@@ -330,7 +330,7 @@ fn dependencies<'a>(
                 "service_id",
                 &format!("service {id} does not exist or is invalid; the route answers 404"),
             );
-            return Err(404);
+            return Err(Outcome::Refuse { status: 404 });
         }
     };
     let shared = match shared {
@@ -343,7 +343,7 @@ fn dependencies<'a>(
                 "plugin_config_id",
                 &format!("plugin_config {id} does not exist or is invalid; the route answers 503"),
             );
-            return Err(503);
+            return Err(Outcome::Refuse { status: 503 });
         }
     };
     Ok((service, shared))
