@@ -18,9 +18,8 @@ if [[ ${SYMBOLS:-} == 1 ]]; then
     export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 fi
 say "Building (release)"
-claviger=$(build_program release)
-cargo build --locked --release --manifest-path benches/bare/Cargo.toml --target-dir "$(target_dir)/bare"
-bare=$(target_dir)/bare/release/bare
+claviger=$(build_program "${PROFILE:-release}")
+bare=$(build_program "${PROFILE:-release}" bare)
 
 cat >"$dir/nginx.conf" <<CONF
 daemon off; master_process off; pid $dir/nginx.pid; error_log $dir/nginx.log warn;
@@ -35,7 +34,7 @@ CONF
 start "$dir/nginx.out" nginx -c "$dir/nginx.conf"
 wait_for_url http://127.0.0.1:18001/ "$(last_pid)" "$dir/nginx.out"
 
-# count REQUESTS PORT READY-URL NAME HEADER COMMAND...: instructions of the whole run.
+# count REQUESTS PORT READY-URL NAME HEADER COMMAND...: sets total, the instructions of the run.
 count() {
     local requests=$1 port=$2 ready=$3 name=$4 header=$5 pid log
     shift 5
@@ -44,35 +43,41 @@ count() {
         --callgrind-out-file="$dir/callgrind.$name.$requests" "$@"
     pid=$(last_pid)
     wait_for_url "$ready" "$pid" "$log" 120
+    # Under valgrind the listeners may open a moment after readiness.
+    curl -fsS -o /dev/null --noproxy '*' --retry 20 --retry-delay 1 --retry-connrefused \
+        -H 'Host: r7.bench.test' -H "$header" "http://127.0.0.1:$port/" ||
+        fail "$name does not answer"
     curl -fsS -o /dev/null --noproxy '*' -H 'Host: r7.bench.test' -H "$header" \
         "http://127.0.0.1:$port/[1-$requests]" || fail "$name refused requests"
     stop "$pid"
-    awk '/Collected/ { print $NF }' "$log"
+    total=$(awk '/Collected/ { print $NF }' "$log")
+    [[ -n $total ]] || fail "$name was not counted: see $log"
 }
 
-# per_request NAME PORT READY-URL HEADER COMMAND...
+# per_request NAME PORT READY-URL HEADER COMMAND...: sets ir.
 per_request() {
-    local name=$1 port=$2 ready=$3 header=$4 few many
+    local name=$1 port=$2 ready=$3 header=$4 few
     shift 4
-    few=$(count "$FEW" "$port" "$ready" "$name" "$header" "$@")
-    many=$(count "$MANY" "$port" "$ready" "$name" "$header" "$@")
-    echo $(((many - few) / (MANY - FEW)))
+    count "$FEW" "$port" "$ready" "$name" "$header" "$@"
+    few=$total
+    count "$MANY" "$port" "$ready" "$name" "$header" "$@"
+    ir=$(((total - few) / (MANY - FEW)))
 }
 
-row() { awk -v n="$1" -v ir="$2" -v b="$bare_ir" 'BEGIN { printf "%-30s %9d %6.2f\n", n, ir, ir / b }'; }
+row() { awk -v n="$1" -v ir="$ir" -v b="$bare_ir" 'BEGIN { printf "%-30s %9d %6.2f\n", n, ir, ir / b }'; }
 
 say "Instructions per request, and to bare"
-bare_ir=$(per_request bare 18003 http://127.0.0.1:18003/ 'X-A: b' \
-    "$bare" 127.0.0.1:18003 127.0.0.1:18001)
-row bare "$bare_ir"
+per_request bare 18003 http://127.0.0.1:18003/ 'X-A: b' "$bare" 127.0.0.1:18003 127.0.0.1:18001
+bare_ir=$ir
+row bare
 for case in "open 18020 10 " "key-auth 18030 10 --auth" "key-auth-1000 18040 1000 --auth"; do
     read -r name port consumers auth <<<"$case"
     # shellcheck disable=SC2086
     python3 scripts/bench-config.py "$dir/$name" --port "$port" --routes 1000 \
         --consumers "$consumers" $auth
     key=$(head -n 1 "$dir/$name/keys.txt")
-    row "$name" "$(per_request "$name" "$port" "http://127.0.0.1:$((port + 1))/status/ready" \
-        "apikey: $key" "$claviger" run --config "$dir/$name/config.yaml" \
-        --resources "$dir/$name/apisix.yaml")"
+    per_request "$name" "$port" "http://127.0.0.1:$((port + 1))/status/ready" "apikey: $key" \
+        "$claviger" run --config "$dir/$name/config.yaml" --resources "$dir/$name/apisix.yaml"
+    row "$name"
 done
 [[ ${SYMBOLS:-} != 1 ]] || echo "callgrind_annotate $dir/callgrind.NAME.$MANY"

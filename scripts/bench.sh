@@ -15,9 +15,8 @@ dir=$(mktemp -d /tmp/claviger-bench.XXXXXX)
 
 scripts/setup.sh build bench test
 say "Building (release: the link takes a minute or two)"
-claviger=$(build_program release)
-cargo build --locked --release --manifest-path benches/bare/Cargo.toml --target-dir "$(target_dir)/bare"
-bare=$(target_dir)/bare/release/bare
+claviger=$(build_program "${PROFILE:-release}")
+bare=$(build_program "${PROFILE:-release}" bare)
 
 # cpu_ticks PID: user and system time so far, in clock ticks.
 cpu_ticks() {

@@ -16,6 +16,7 @@ use crate::server;
 /// Arguments of `claviger run`.
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
+    /// Which configuration.
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Resource file, or a folder whose `*.yaml` are read in name order as one document.

@@ -2,13 +2,11 @@
 //! per request against a [`VarSource`]; knows nothing of the proxy.
 
 mod eval;
-pub mod networks;
 mod parse;
 pub mod pattern;
 pub mod template;
 pub mod var;
 
-pub use networks::Networks;
 pub use parse::{Expr, ExprError};
 pub use template::{Captured, Segment, Template};
 pub use var::{VarSource, Variable};

@@ -3,9 +3,9 @@
 use regex::Regex;
 use serde_json::Value;
 
-use super::networks::Networks;
 use super::pattern;
 use super::var::Variable;
+use crate::ip_set::IpSet;
 
 /// How deep logic may nest. A document that deep is an accident or an attack on the stack.
 const MAX_DEPTH: usize = 64;
@@ -37,7 +37,7 @@ pub(super) enum Test {
     /// `has`.
     Has(Operand),
     /// `ipmatch`.
-    Network(Networks),
+    Network(IpSet),
 }
 
 /// Right side of a comparison.
@@ -245,14 +245,14 @@ fn members(json: &Value) -> Box<[Box<str>]> {
         .collect()
 }
 
-fn networks(json: &Value) -> Result<Networks, ExprError> {
+fn networks(json: &Value) -> Result<IpSet, ExprError> {
     let items = match json {
         Value::Array(items) => items.as_slice(),
         single => std::slice::from_ref(single),
     };
     // What is no text is no address either.
     let texts = items.iter().map(|item| item.as_str().unwrap_or_default());
-    Networks::parse(texts).map_err(|_| ExprError::Address)
+    IpSet::parse(texts).map_err(|_| ExprError::Address)
 }
 
 #[cfg(test)]

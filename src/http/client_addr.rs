@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use ::http::HeaderName;
 
-use super::ip_set::{IpSet, NotAnAddress};
+use crate::ip_set::{IpSet, NotAnAddress};
 
 /// Why `real_ip_from`, `real_ip_header` or `trusted_addresses` was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -160,8 +160,7 @@ pub fn forwarded_for<'v>(
             }
         }
     }
-    // Writing into a vector cannot fail.
-    drop(write!(value, "{}", peer.to_canonical()));
+    write!(value, "{}", peer.to_canonical()).expect("writing into a vector cannot fail");
     value
 }
 

@@ -13,12 +13,12 @@ pub fn find<'a>(field: &'a str, name: &str) -> Option<&'a str> {
 }
 
 /// The same over all `Cookie` fields (HTTP/2 may send several, RFC 9113 §8.2.3). A field that is
-/// not visible ASCII is passed over.
+/// not UTF-8 is passed over.
 #[must_use]
 pub fn find_in<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let fields = headers.get_all(header::COOKIE).iter();
     fields
-        .filter_map(|field| field.to_str().ok())
+        .filter_map(|field| std::str::from_utf8(field.as_bytes()).ok())
         .find_map(|field| find(field, name))
 }
 

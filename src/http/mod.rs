@@ -4,7 +4,6 @@ pub mod client_addr;
 pub mod cookie;
 pub mod hop_by_hop;
 pub mod host;
-pub mod ip_set;
 pub mod path;
 pub mod query;
 pub mod request_guard;

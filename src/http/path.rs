@@ -59,7 +59,7 @@ pub struct Normalized<'a> {
 /// # Errors
 /// The request is to be refused with 400.
 pub fn normalize<'a>(raw: &'a str, rules: &PathRules) -> Result<Normalized<'a>, BadPath> {
-    if is_normal(raw.as_bytes(), rules) {
+    if is_normal(raw.as_bytes(), *rules) {
         return Ok(Normalized {
             decoded: Cow::Borrowed(raw),
             forward: None,
@@ -121,7 +121,7 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b':')
     .remove(b'@');
 
-fn is_normal(raw: &[u8], rules: &PathRules) -> bool {
+fn is_normal(raw: &[u8], rules: PathRules) -> bool {
     if raw.first() != Some(&b'/') {
         return false;
     }

@@ -13,43 +13,35 @@ pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     values.next().map(|(_, value)| decoded(value))
 }
 
-/// Whether an argument stands in the query more than once: whoever reads the first must mind that
-/// others read the last.
-#[must_use]
-pub fn is_repeated(query: &str, name: &str) -> bool {
-    pairs(query)
-        .filter(|(found, _)| is_name(found, name))
-        .nth(1)
-        .is_some()
-}
-
-/// The query without that argument, however often it stands there; `None` where it does not.
-/// The rest stays as it was written.
-#[must_use]
-pub fn without(query: &str, name: &str) -> Option<String> {
-    let is_other =
-        |part: &&str| !is_name(part.split_once('=').map_or(*part, |(found, _)| found), name);
-    if query.split('&').all(|part| is_other(&part)) {
-        return None;
-    }
-    let mut rest = String::with_capacity(query.len());
-    for (position, part) in query.split('&').filter(is_other).enumerate() {
-        if position > 0 {
-            rest.push('&');
-        }
-        rest.push_str(part);
-    }
-    Some(rest)
-}
-
 /// All arguments in order, decoded.
-pub fn all(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
+pub fn args(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     pairs(query).map(|(name, value)| (decoded(name), decoded(value)))
 }
 
+/// The query without the arguments that `unwanted` picks by their decoded names; the rest stays as
+/// it was written. `None` where nothing is left.
+#[must_use]
+pub fn without_args(query: &str, unwanted: impl Fn(&str) -> bool) -> Option<String> {
+    let mut kept = String::with_capacity(query.len());
+    for part in parts(query) {
+        let name = part.split_once('=').map_or(part, |(name, _)| name);
+        if unwanted(&decoded(name)) {
+            continue;
+        }
+        if !kept.is_empty() {
+            kept.push('&');
+        }
+        kept.push_str(part);
+    }
+    (!kept.is_empty()).then_some(kept)
+}
+
+fn parts(query: &str) -> impl Iterator<Item = &str> {
+    query.split('&').filter(|part| !part.is_empty())
+}
+
 fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    let parts = query.split('&').filter(|part| !part.is_empty());
-    parts.map(|part| part.split_once('=').unwrap_or((part, "")))
+    parts(query).map(|part| part.split_once('=').unwrap_or((part, "")))
 }
 
 fn is_name(found: &str, name: &str) -> bool {
@@ -57,8 +49,7 @@ fn is_name(found: &str, name: &str) -> bool {
 }
 
 /// Decodes one name or value. What is no valid percent encoding stays as it is.
-#[must_use]
-pub fn decoded(text: &str) -> Cow<'_, str> {
+fn decoded(text: &str) -> Cow<'_, str> {
     if !text.contains(['%', '+']) {
         return Cow::Borrowed(text);
     }
@@ -86,15 +77,34 @@ mod tests {
     }
 
     #[test]
-    fn repetition_is_seen_through_encoding() {
-        assert!(is_repeated("a=1&%61=2", "a"));
-        assert!(!is_repeated("a=1&b=2", "a"));
+    fn arguments_are_decoded_in_order() {
+        let found: Vec<_> = args("a=1&b&&c=x%20y+z&%64=%C3%BC&e==&=f&g=%zz").collect();
+        let expected = [
+            ("a", "1"),
+            ("b", ""),
+            ("c", "x y z"),
+            ("d", "ü"),
+            ("e", "="),
+            ("", "f"),
+            ("g", "%zz"),
+        ];
+        let expected: Vec<_> = expected.map(|(a, b)| (a.into(), b.into())).into();
+        assert_eq!(found, expected);
+        assert_eq!(args("").count(), 0);
     }
 
     #[test]
-    fn an_argument_can_be_taken_out() {
-        assert_eq!(without("a=1&b=%20&%61&c", "a").as_deref(), Some("b=%20&c"));
-        assert_eq!(without("a=1", "a").as_deref(), Some(""));
-        assert_eq!(without("b=1", "a"), None);
+    fn arguments_are_taken_out_by_their_decoded_name() {
+        let key = |name: &str| name == "key";
+        for (query, left) in [
+            ("key=1", None),
+            ("a=%20&key=1&b", Some("a=%20&b")),
+            ("%6bey=1&a", Some("a")),
+            ("keys=1", Some("keys=1")),
+            ("key", None),
+            ("", None),
+        ] {
+            assert_eq!(without_args(query, key).as_deref(), left, "{query}");
+        }
     }
 }

@@ -126,7 +126,10 @@ impl Access for Refuse {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct PluginSet(u128);
 
-const _: () = assert!(super::ALL.len() <= 128, "PluginSet has a bit for each plugin");
+const _: () = assert!(
+    super::ALL.len() <= 128,
+    "PluginSet has a bit for each plugin"
+);
 
 impl PluginSet {
     const fn with(self, ordinal: usize) -> Self {
@@ -335,8 +338,7 @@ impl Scopes {
         hooks: &'a [Hook<H>],
     ) -> impl Iterator<Item = &'a Hook<H>> {
         hooks.iter().filter(|hook| {
-            hook.plugin.def.kind != PluginKind::PreferRoute
-                || !self.enables(hook.plugin.ordinal)
+            hook.plugin.def.kind != PluginKind::PreferRoute || !self.enables(hook.plugin.ordinal)
         })
     }
 

@@ -34,8 +34,11 @@ pub struct PluginDef {
     /// Builds the route side from its configuration, references already replaced by values.
     pub build: fn(&Value, &BuildCtx<'_>) -> Result<Hooks, BuildError>,
     /// Builds the credential side (on consumers and credentials). `None` where there is none.
-    pub credential: Option<fn(&Value) -> Result<Credential, BuildError>>,
+    pub credential: Option<BuildCredential>,
 }
+
+/// Builds a credential from its configuration, references already replaced by values.
+pub type BuildCredential = fn(&Value) -> Result<Credential, BuildError>;
 
 /// The credential side of an auth plugin.
 pub struct Credential {

@@ -33,6 +33,7 @@ pub struct Drain {
     stop: watch::Sender<bool>,
     /// Never read, so that its clones see a stop that came before they were made.
     stopped: ShutdownWatch,
+    handed_over: watch::Sender<bool>,
     listening: AtomicUsize,
     changed: Notify,
     sockets: Mutex<Option<ListenFds>>,
@@ -47,6 +48,7 @@ impl Drain {
             connections,
             stop,
             stopped,
+            handed_over: watch::Sender::new(false),
             listening: AtomicUsize::new(0),
             changed: Notify::new(),
             sockets: Mutex::new(None),
@@ -74,6 +76,24 @@ impl Drain {
     #[must_use]
     pub fn watch(&self) -> ShutdownWatch {
         self.stopped.clone()
+    }
+
+    /// Whether the edge accepts connections: its sockets listen and no stop has begun.
+    #[must_use]
+    pub fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Acquire) > 0
+    }
+
+    /// Turns true when a successor has taken the sockets; for services that must not answer in
+    /// its place.
+    #[must_use]
+    pub fn handed_over(&self) -> ShutdownWatch {
+        self.handed_over.subscribe()
+    }
+
+    /// A successor accepts on the same sockets.
+    pub(super) fn hand_over(&self) {
+        self.handed_over.send_replace(true);
     }
 
     /// Waits until no service accepts and no connection is open, at most `bound`. True if so.
@@ -118,7 +138,7 @@ impl Drain {
         }
     }
 
-    /// A service begins to listen.
+    /// A service begins to accept; its sockets listen already.
     pub(super) fn listen_begins(&self, sockets: Option<ListenFds>) {
         self.listening.fetch_add(1, Ordering::AcqRel);
         if sockets.is_some() {

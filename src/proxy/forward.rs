@@ -15,9 +15,9 @@ use crate::http::{client_addr, hop_by_hop};
 use crate::plugins::RequestCtx;
 use crate::plugins::ctx::Attempt;
 use crate::plugins::respond::Source;
-use crate::snapshot::Outcome;
+use crate::plugins::vars::Vars;
+use crate::upstream::{Failure, PickCtx};
 
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -27,11 +27,8 @@ pub(super) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix
 /// Not a failure: Pingora hands a response back to us this way.
 pub(super) const HOLLOW: ErrorType = ErrorType::Custom("HollowResponse");
 
-/// APISIX's default (nginx `proxy_next_upstream` without `non_idempotent`, `spec/00` §4.1).
-pub(super) fn is_resendable(method: &Method) -> bool {
-    !matches!(method.as_str(), "POST" | "LOCK" | "PATCH")
-}
-
+// Names are given to Pingora as text: it keeps a static text as it is, where it would copy a
+// `HeaderName`, and the case is the one APISIX sends.
 impl Gateway {
     pub(super) fn next_peer(
         &self,
@@ -40,28 +37,35 @@ impl Gateway {
     ) -> Result<Box<HttpPeer>> {
         let missing = || Error::explain(ErrorType::InternalError, "no upstream was chosen");
         let upstream = exchange.upstream.clone().ok_or_else(missing)?;
-        let Some(picked) = upstream.pick(&exchange.tried) else {
-            let status = if exchange.tried.is_empty() { 503 } else { 502 };
+        let vars = Vars {
+            head: session.req_header(),
+            state: &exchange.state,
+        };
+        let ctx = PickCtx {
+            client: exchange.state.client.ip(),
+            vars: &vars,
+        };
+        let Some(picked) = upstream.pick(&exchange.tried, &ctx) else {
+            // All were tried: the last failure decides.
+            let last = exchange.state.attempts.last();
+            let status = last.map_or(503, |attempt| attempt.status.unwrap_or(502));
             return Err(Error::explain(
                 ErrorType::HTTPStatus(status),
                 "no usable node",
             ));
         };
-        let timeout = match exchange.route.as_ref().map(|route| &route.outcome) {
-            Some(Outcome::Serve { timeout, .. }) => *timeout,
-            _ => None,
-        };
         // The server name is the host being sent (`spec/04` §5).
-        let host = upstream.host_header(&picked, exchange.state.host_override.as_ref());
-        let host = match host {
+        let own = exchange.state.host_override.as_ref();
+        let host = match own.or_else(|| upstream.host_for(&picked.node)) {
             Some(host) => host.to_str().ok(),
             None => received_host(session.req_header()),
         };
-        let peer = upstream.peer(&picked, host, timeout).map_err(|error| {
+        let peer = upstream.peer(&picked, host.unwrap_or_default());
+        let peer = peer.map_err(|error| {
             Error::because(ErrorType::HTTPStatus(502), "upstream cannot be used", error)
         })?;
         exchange.tried.push(picked.addr);
-        exchange.state.upstream_scheme = Some(upstream.scheme_name());
+        exchange.state.upstream_scheme = Some(upstream.scheme().name());
         exchange.state.attempts.push(Attempt {
             addr: picked.addr,
             status: None,
@@ -88,8 +92,13 @@ impl Gateway {
         }
     }
 
-    /// Whether `retries` and `retry_timeout` allow one more attempt.
-    pub(super) fn may_try_again(&self, exchange: &Exchange) -> bool {
+    /// Whether one more attempt may follow this failure.
+    pub(super) fn may_try_again(
+        &self,
+        exchange: &Exchange,
+        failure: Failure,
+        method: &Method,
+    ) -> bool {
         let Some(upstream) = &exchange.upstream else {
             return false;
         };
@@ -99,7 +108,8 @@ impl Gateway {
             .first()
             .map(|first| self.clock.now().saturating_duration_since(first.started))
             .unwrap_or_default();
-        upstream.may_retry(exchange.tried.len(), elapsed)
+        let tries = exchange.tried.len();
+        upstream.retries().allows(tries, elapsed, failure, method)
     }
 
     pub(super) fn forward_head(
@@ -117,7 +127,8 @@ impl Gateway {
         }
         let host = match (&exchange.upstream, &exchange.picked) {
             (Some(upstream), Some(picked)) => {
-                upstream.host_header(picked, exchange.state.host_override.as_ref())
+                let own = exchange.state.host_override.as_ref();
+                own.or_else(|| upstream.host_for(&picked.node))
             }
             _ => None,
         };
@@ -151,30 +162,48 @@ impl Gateway {
             } else {
                 address_value(state.peer.ip())
             };
-        upstream_request.insert_header(X_REAL_IP, address)?;
-        upstream_request.insert_header(X_FORWARDED_FOR, list)?;
+        upstream_request.insert_header("X-Real-IP", address)?;
+        upstream_request.insert_header("X-Forwarded-For", list)?;
         let overwrite = |head: &RequestHeader, name: &HeaderName| {
             !(forwarding.keep_origin && head.headers.contains_key(name))
         };
         if overwrite(upstream_request, &X_FORWARDED_PROTO) {
             let scheme = if state.tls.is_some() { "https" } else { "http" };
-            upstream_request.insert_header(X_FORWARDED_PROTO, HeaderValue::from_static(scheme))?;
+            upstream_request
+                .insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
         }
         if overwrite(upstream_request, &X_FORWARDED_HOST)
             && let Some(host) = received_host(session.req_header())
                 .and_then(|host| HeaderValue::from_str(host).ok())
         {
-            upstream_request.insert_header(X_FORWARDED_HOST, host)?;
+            upstream_request.insert_header("X-Forwarded-Host", host)?;
         }
         if overwrite(upstream_request, &X_FORWARDED_PORT)
             && let Some(local) = state.local
         {
-            upstream_request.insert_header(X_FORWARDED_PORT, HeaderValue::from(local.port()))?;
+            upstream_request.insert_header("X-Forwarded-Port", HeaderValue::from(local.port()))?;
         }
         if !forwarding.keep_forwarded && upstream_request.headers.contains_key(header::FORWARDED) {
             upstream_request.remove_header(&header::FORWARDED);
         }
         Ok(())
+    }
+
+    /// `502, 200`: every attempt's outcome. Shown where the last one is 5xx, or always if the
+    /// bootstrap says so; absent where no upstream was attempted (`spec/00` §4.1).
+    pub(super) fn upstream_statuses(&self, exchange: &Exchange) -> Option<HeaderValue> {
+        let attempts = exchange.state.attempts.iter();
+        let mut statuses = attempts.filter_map(|attempt| attempt.status);
+        let last = exchange.state.attempts.last()?.status?;
+        if last < 500 && !self.settings.show_upstream_status {
+            return None;
+        }
+        let mut list = statuses.next()?.to_string();
+        for status in statuses {
+            list.push_str(", ");
+            list.push_str(&status.to_string());
+        }
+        HeaderValue::try_from(list).ok()
     }
 
     pub(super) fn backward_head(
@@ -196,8 +225,8 @@ impl Gateway {
         }
         hop_by_hop::strip_response(response);
         response.insert_header(header::SERVER, self.settings.server.clone())?;
-        if status >= 500 || self.settings.show_upstream_status {
-            response.insert_header(UPSTREAM_STATUS, upstream_statuses(exchange))?;
+        if let Some(statuses) = self.upstream_statuses(exchange) {
+            response.insert_header("X-APISIX-Upstream-Status", statuses)?;
         }
         let is_head = session.req_header().method == Method::HEAD;
         if exchange.filters_body && !is_head && announces_nothing(response) {
@@ -240,7 +269,10 @@ fn frame(session: &Session, response: &mut ResponseHeader) -> Result<()> {
     }
     if session.req_header().version >= Version::HTTP_11 {
         response.set_version(Version::HTTP_11);
-        response.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))?;
+        response.insert_header(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        )?;
     }
     Ok(())
 }
@@ -263,15 +295,4 @@ fn address_value(address: IpAddr) -> HeaderValue {
     let left = rest.len();
     let length = text.len() - left;
     HeaderValue::from_bytes(&text[..length]).unwrap_or(HeaderValue::from_static("-"))
-}
-
-/// `502, 200`: every attempt's outcome, the last one decides (`spec/00` §4.1).
-pub(super) fn upstream_statuses(exchange: &Exchange) -> HeaderValue {
-    let statuses: Vec<String> = exchange
-        .state
-        .attempts
-        .iter()
-        .filter_map(|attempt| attempt.status.map(|status| status.to_string()))
-        .collect();
-    HeaderValue::from_str(&statuses.join(", ")).unwrap_or(HeaderValue::from_static("-"))
 }

@@ -35,6 +35,9 @@ impl Gateway {
                 .insert(Box::new(Exchange::new(snapshot, state, &self.no_plugins)));
 
         self.guard(session)?;
+        if self.settings.drop_underscored {
+            request_guard::drop_underscored(session.req_header_mut());
+        }
         hop_by_hop::sanitize_request(session.req_header_mut());
         self.normalize(session.req_header_mut(), exchange)?;
         self.bound_body(session.req_header())

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use http::header;
 use pingora_core::modules::http::HttpModules;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
@@ -31,6 +31,7 @@ use crate::plugins::respond::Source;
 use crate::plugins::{Chain, Flow, RequestCtx, Response};
 use crate::reload::SnapshotCell;
 use crate::snapshot::{Outcome, UpstreamLink};
+use crate::upstream::Failure;
 use ctx::{Ctx, Exchange};
 pub use settings::ProxySettings;
 
@@ -165,8 +166,7 @@ impl Gateway {
         }
         exchange.state.source = Source::Core;
         let mut response = Response::status(status);
-        if !exchange.state.attempts.is_empty() {
-            let statuses = forward::upstream_statuses(exchange);
+        if let Some(statuses) = self.upstream_statuses(exchange) {
             response = response.with_header(forward::UPSTREAM_STATUS, statuses);
         }
         respond::answer(session, exchange, response, &self.settings.server).await
@@ -270,14 +270,15 @@ impl ProxyHttp for Gateway {
 
     fn fail_to_connect(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         _: &HttpPeer,
         ctx: &mut Ctx,
         mut error: Box<Error>,
     ) -> Box<Error> {
         if let Some(exchange) = ctx.exchange.as_deref_mut() {
             self.attempt_failed(exchange, &error);
-            error.set_retry(self.may_try_again(exchange));
+            let method = &session.req_header().method;
+            error.set_retry(self.may_try_again(exchange, Failure::Connecting, method));
         }
         error
     }
@@ -291,24 +292,28 @@ impl ProxyHttp for Gateway {
         client_reused: bool,
     ) -> Box<Error> {
         let mut error = error.more_context(format!("peer {peer}"));
-        if let Some(exchange) = ctx.exchange.as_deref_mut() {
-            if *error.esource() == pingora_error::ErrorSource::Upstream {
-                self.attempt_failed(exchange, &error);
-            }
-            // A request that may have been acted on is not sent twice (RFC 9110 §9.2.2).
-            let again = forward::is_resendable(&session.req_header().method)
-                && !session.as_ref().retry_buffer_truncated()
-                && !exchange.response_started;
-            if !again {
-                error.set_retry(false);
-            } else if *error.esource() == pingora_error::ErrorSource::Upstream {
-                let reused =
-                    matches!(error.retry, pingora_error::RetryType::ReusedOnly) && client_reused;
-                error.set_retry(reused || self.may_try_again(exchange));
-            } else {
-                error.retry.decide_reuse(client_reused);
-            }
+        let Some(exchange) = ctx.exchange.as_deref_mut() else {
+            return error;
+        };
+        if *error.esource() != ErrorSource::Upstream {
+            error.set_retry(false);
+            return error;
         }
+        self.attempt_failed(exchange, &error);
+        let failure = if exchange.response_started {
+            Failure::Answered
+        } else {
+            Failure::Sent
+        };
+        if failure == Failure::Sent && client_reused && matches!(error.retry, RetryType::ReusedOnly)
+        {
+            // The node had closed an idle connection; that says nothing of the node.
+            exchange.tried.pop();
+        }
+        let method = &session.req_header().method;
+        let again = !session.as_ref().retry_buffer_truncated()
+            && self.may_try_again(exchange, failure, method);
+        error.set_retry(again);
         error
     }
 

@@ -79,7 +79,11 @@ pub(super) async fn send(
 ///
 /// # Errors
 /// The client is gone.
-pub(super) async fn bare(session: &mut Session, response: &Response, server: &HeaderValue) -> Result<()> {
+pub(super) async fn bare(
+    session: &mut Session,
+    response: &Response,
+    server: &HeaderValue,
+) -> Result<()> {
     let (mut head, body) = head_and_body(response, server)?;
     let body = body.unwrap_or_default();
     head.insert_header(header::CONTENT_LENGTH, body.len())?;

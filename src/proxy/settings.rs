@@ -19,6 +19,8 @@ pub struct ProxySettings {
     pub path_rules: PathRules,
     /// Limits on heads and strictness of framing.
     pub guard: GuardRules,
+    /// `underscores_in_headers: off`: fields with an underscore in their name are left out.
+    pub drop_underscored: bool,
     /// Who may say who the client is.
     pub client_addr: ClientAddr,
     /// What becomes of forwarding headers.

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use pingora_core::server::{ShutdownSignal, ShutdownSignalWatch};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
 
 use super::drain::Drain;
 
@@ -34,6 +35,8 @@ pub struct Signals {
     pub drain_timeout: Duration,
     /// Socket at which a successor (`run --upgrade`) waits for our listening sockets.
     pub upgrade_socket: Option<PathBuf>,
+    /// Notified when the gateway cannot go on: it ends at once.
+    pub failed: Arc<Notify>,
     /// At SIGHUP.
     pub on_reload: Reaction,
     /// At SIGUSR1.
@@ -61,6 +64,7 @@ impl Signals {
             tokio::select! {
                 _ = terminate.recv() => break false,
                 _ = quit.recv() => break true,
+                () = self.failed.notified() => return Ok(ShutdownSignal::FastShutdown),
                 _ = interrupt.recv() => return Ok(ShutdownSignal::FastShutdown),
                 _ = hangup.recv() => (self.on_reload)(),
                 _ = reopen.recv() => (self.on_reopen)(),
@@ -78,6 +82,7 @@ impl Signals {
     async fn stop(&self, hand_over: bool) {
         if hand_over && self.hand_over().await {
             tokio::time::sleep(SUCCESSOR_START).await;
+            self.drain.hand_over();
         }
         log::info!(
             "draining: no new connections, at most {:?}",
@@ -163,6 +168,7 @@ mod tests {
             drain: drain.clone(),
             drain_timeout: Duration::from_secs(20),
             upgrade_socket: None,
+            failed: Arc::default(),
             on_reload: react(1),
             on_reopen: react(10),
         };
@@ -225,6 +231,7 @@ mod tests {
             drain,
             drain_timeout: Duration::ZERO,
             upgrade_socket: Some(path.clone()),
+            failed: Arc::default(),
             on_reload: Box::new(|| {}),
             on_reopen: Box::new(|| {}),
         };

@@ -89,8 +89,12 @@ impl<'q> HostName<'q> {
 #[derive(Debug, Default)]
 pub(super) struct HostTables {
     exact: HashMap<Arc<str>, PathTable, ahash::RandomState>,
-    /// By the suffix read backwards.
-    wildcards: Trie<(Arc<str>, PathTable)>,
+    /// `*.name`, by `.name`: one question per dot of the host.
+    at_dot: HashMap<Box<str>, (Arc<str>, PathTable), ahash::RandomState>,
+    /// Longest key of `at_dot`: what is longer in a host is not asked for.
+    longest: usize,
+    /// `*name` and `*`, by the suffix read backwards.
+    others: Trie<(Arc<str>, PathTable)>,
     hostless: PathTable,
 }
 
@@ -107,15 +111,36 @@ impl HostTables {
         {
             return Some(found);
         }
-        if !self.wildcards.is_empty() {
+        let mut others = Found::new();
+        if !self.others.is_empty() {
             let backwards: SmallVec<[u8; 256]> = host.bytes().rev().collect();
-            let mut suffixes = Found::new();
-            self.wildcards.prefixes_of(&backwards, &mut suffixes);
-            for position in suffixes.into_iter().rev() {
-                let (pattern, table) = self.wildcards.value(position);
-                if let Some(found) = find(table, Some(pattern)) {
+            self.others.prefixes_of(&backwards, &mut others);
+        }
+        let mut others = others
+            .iter()
+            .rev()
+            .map(|&at| self.others.value(at))
+            .peekable();
+        let start = host.len().saturating_sub(self.longest);
+        for dot in memchr::memchr_iter(b'.', &host.as_bytes()[start..]) {
+            let Some((pattern, table)) = self.at_dot.get(&host[start + dot..]) else {
+                continue;
+            };
+            // Both patterns start with an asterisk, so their lengths compare as their suffixes do.
+            while let Some((longer, table)) =
+                others.next_if(|(other, _)| other.len() > pattern.len())
+            {
+                if let Some(found) = find(table, Some(longer)) {
                     return Some(found);
                 }
+            }
+            if let Some(found) = find(table, Some(pattern)) {
+                return Some(found);
+            }
+        }
+        for (pattern, table) in others {
+            if let Some(found) = find(table, Some(pattern)) {
+                return Some(found);
             }
         }
         find(&self.hostless, None)
@@ -149,21 +174,33 @@ impl Builder {
 
     /// The finished tables.
     pub(super) fn finish(self) -> HostTables {
-        let mut exact = HashMap::default();
-        let mut wildcards = Vec::new();
+        let mut exact =
+            HashMap::with_capacity_and_hasher(self.tables.len(), ahash::RandomState::new());
+        let mut at_dot = HashMap::default();
+        let mut longest = 0;
+        let mut others = Vec::new();
         for (pattern, table) in self.tables {
             let table = table.finish();
-            match pattern.strip_prefix('*') {
+            match pattern.strip_prefix('*').map(Box::<str>::from) {
+                Some(suffix) if suffix.starts_with('.') => {
+                    longest = longest.max(suffix.len());
+                    at_dot.insert(suffix, (pattern, table));
+                }
                 Some(suffix) => {
                     let backwards: Box<[u8]> = suffix.bytes().rev().collect();
-                    wildcards.push((backwards, (pattern, table)));
+                    others.push((backwards, (pattern, table)));
                 }
-                None => drop(exact.insert(pattern, table)),
+                None => {
+                    exact.insert(pattern, table);
+                }
             }
         }
+        exact.shrink_to_fit();
         HostTables {
             exact,
-            wildcards: Trie::build(wildcards),
+            longest,
+            at_dot,
+            others: Trie::build(others),
             hostless: self.hostless.finish(),
         }
     }

@@ -19,7 +19,7 @@ use ::http::Method;
 use smallvec::SmallVec;
 
 use crate::expr::VarSource;
-use crate::http::ip_set::IpSet;
+use crate::ip_set::IpSet;
 
 pub use host::{HostPattern, HostPatternError};
 pub use method::{MethodSet, UnknownMethod};
@@ -104,7 +104,7 @@ struct Route<T> {
 }
 
 enum Tables {
-    ByHost(HostTables),
+    ByHost(Box<HostTables>),
     ByPath(PathTable),
 }
 
@@ -115,8 +115,7 @@ impl<T> Router<T> {
         let mut by_host = host::Builder::default();
         let mut by_path = table::Builder::default();
         let mut routes = Vec::with_capacity(specs.len());
-        for (position, spec) in specs.into_iter().enumerate() {
-            let route = u32::try_from(position).expect("fewer than 2^32 routes fit into memory");
+        for (route, spec) in (0_u32..).zip(specs) {
             let hosts = match mode {
                 RouterMode::HostUri => {
                     by_host.add(route, &spec.hosts, &spec.uris, spec.priority);
@@ -136,7 +135,7 @@ impl<T> Router<T> {
             });
         }
         let tables = match mode {
-            RouterMode::HostUri => Tables::ByHost(by_host.finish()),
+            RouterMode::HostUri => Tables::ByHost(Box::new(by_host.finish())),
             RouterMode::Uri | RouterMode::UriWithParameter => Tables::ByPath(by_path.finish()),
         };
         Self { routes, tables }

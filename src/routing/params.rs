@@ -20,10 +20,10 @@ pub(super) struct ParamTree {
 /// Collects patterns before the tree is read-only.
 #[derive(Default)]
 pub(super) struct Builder {
-    literals: HashMap<Box<str>, Builder>,
+    literals: HashMap<Box<str>, Builder, ahash::RandomState>,
     param: Option<Box<Builder>>,
     ends: Vec<u32>,
-    rests: HashMap<Box<str>, Vec<u32>>,
+    rests: HashMap<Box<str>, Vec<u32>, ahash::RandomState>,
 }
 
 impl Builder {

@@ -113,12 +113,11 @@ impl UriPattern {
         for segment in &params.segments {
             let (this, after) = rest.split_once('/').unwrap_or((rest, ""));
             match segment {
-                Segment::Literal(_) => {}
+                Segment::Literal(_) | Segment::Rest(_, None) => {}
                 Segment::Param(name) => captures.push((name, this)),
                 Segment::Rest(literal, Some(name)) => {
                     captures.push((name, rest.get(literal.len()..).unwrap_or_default()));
                 }
-                Segment::Rest(_, None) => {}
             }
             rest = after;
         }

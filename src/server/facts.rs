@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use crate::clock::Clock;
+use super::sockets::Sockets;
 use crate::diagnostic::Severity;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::RefusedHandshakes;
@@ -46,7 +46,6 @@ pub(super) struct Facts {
     pub(super) status: Arc<Status>,
     pub(super) secrets: Arc<Secrets>,
     pub(super) refused: Arc<RefusedHandshakes>,
-    pub(super) clock: Arc<dyn Clock>,
 }
 
 impl Collect for Facts {
@@ -145,19 +144,15 @@ impl Facts {
         };
         page.family(
             "claviger_certificate_expiry_seconds",
-            "Seconds until the certificate of a name ends; negative once it has.",
+            "End of validity of the certificates in force, in seconds since 1970.",
             Kind::Gauge,
         );
-        let now = self.clock.wall();
         for certificate in &snapshot.certificates {
             let Some(end) = certificate.not_after else {
                 continue;
             };
             for name in &certificate.names {
-                page.sample(
-                    &[("ssl", &certificate.ssl), ("sni", name)],
-                    unix(end) - unix(now),
-                );
+                page.sample(&[("ssl", &certificate.ssl), ("sni", name)], unix(end));
             }
         }
     }
@@ -189,12 +184,20 @@ impl Facts {
 
 /// Why the gateway should not be sent traffic yet. Unresolved references count (`spec/01` §6.5);
 /// what does not need them serves all the same.
-pub(super) fn obstacle(cell: &SnapshotCell, status: &Status, drain: &Drain) -> Option<String> {
+pub(super) fn obstacle(
+    cell: &SnapshotCell,
+    status: &Status,
+    drain: &Drain,
+    sockets: &Sockets,
+) -> Option<String> {
     if drain.is_draining() {
         return Some("draining".to_owned());
     }
     if cell.current().is_none() {
         return Some("worker id: 0 has not received configuration".to_owned());
+    }
+    if !drain.is_listening() || !sockets.all_listen() {
+        return Some("not listening yet".to_owned());
     }
     let unresolved = status.report().unresolved;
     (unresolved > 0).then(|| format!("{unresolved} secret references are not resolved"))

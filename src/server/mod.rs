@@ -3,6 +3,7 @@
 mod facts;
 mod process;
 mod settings;
+mod sockets;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,13 +11,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use pingora_core::apps::HttpServerOptions;
-use pingora_core::server::configuration::{Opt, ServerConf};
+use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
-use pingora_core::services::ServiceReadyNotifier;
 use pingora_core::services::background::{BackgroundService, background_service};
+use pingora_core::services::{Service, ServiceReadyNotifier};
 use tokio::sync::{mpsc, watch};
 
-use crate::admin::{self, MetricsApp, StatusApp};
+use crate::admin::{self, MetricsApp, Readiness, StatusApp};
 use crate::clock::{Clock, SystemClock};
 use crate::config::bootstrap::Bootstrap;
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
@@ -30,6 +31,7 @@ use crate::secrets::Secrets;
 use crate::telemetry::metrics::{MetricsConfig, MetricsConfigError};
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
+use sockets::{Bound, Sockets};
 
 pub use process::{PidFile, harden, pid_of};
 pub use settings::{SettingsError, compile_env, logger, secrets_settings};
@@ -113,13 +115,12 @@ pub fn run(
     let proxy_settings = settings::proxy_settings(bootstrap, &metrics, access_log.clone())?;
     let gateway = Gateway::new(Arc::clone(&cell), Arc::clone(&clock), proxy_settings);
 
-    let mut server = Server::new_with_opt_and_conf(
-        Opt {
-            upgrade,
-            ..Opt::default()
-        },
-        server_conf(bootstrap),
-    );
+    // Received here and not by Pingora, which would exit where nobody sends any.
+    let inherited = upgrade
+        .then(|| sockets::inherit(&bootstrap.claviger.upgrade_sock))
+        .transpose()?;
+    let sockets = Arc::new(Sockets::bind(&settings::addresses(bootstrap), inherited)?);
+    let mut server = Server::new_with_opt_and_conf(None, server_conf(bootstrap));
     server.bootstrap();
     let conf = Arc::clone(&server.configuration);
     let (look_again, looks) = mpsc::channel(1);
@@ -130,7 +131,6 @@ pub fn run(
         status: Arc::clone(&status),
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
-        clock: Arc::clone(&clock),
     }));
     if let Some(access_log) = &access_log {
         metrics.register(Arc::new(access_log.clone()));
@@ -146,8 +146,23 @@ pub fn run(
         },
     ));
     let edge = edge(bootstrap, gateway, &conf, &cell, &drain, refused)?;
-    server.add_service(edge).add_dependency(&loader);
-    add_admin(&mut server, bootstrap, &metrics, &cell, &status, &drain);
+    let bound = Bound {
+        service: Box::new(edge),
+        sockets: Arc::clone(&sockets),
+        stop: None,
+    };
+    server.add_service(bound).add_dependency(&loader);
+    let readiness = {
+        let (cell, drain, sockets) = (Arc::clone(&cell), Arc::clone(&drain), Arc::clone(&sockets));
+        move || facts::obstacle(&cell, &status, &drain, &sockets)
+    };
+    for service in admin_services(bootstrap, &metrics, Arc::new(readiness)) {
+        server.add_service(Bound {
+            service,
+            sockets: Arc::clone(&sockets),
+            stop: Some(drain.handed_over()),
+        });
+    }
 
     let _pid_file =
         PidFile::write(&bootstrap.claviger.pid_file).map_err(|source| ServerError::Io {
@@ -162,7 +177,11 @@ pub fn run(
         drain,
         drain_timeout: bootstrap.nginx_config.worker_shutdown_timeout,
         upgrade_socket: Some(bootstrap.claviger.upgrade_sock.clone()),
-        on_reload: Box::new(move || drop(look_again.try_send(()))),
+        failed: sockets.failed(),
+        on_reload: Box::new(move || {
+            // A full queue means that a look is due already.
+            let _ = look_again.try_send(());
+        }),
         on_reopen: Box::new(move || {
             reopen.reopen();
             if let Some(access_log) = &access_log {
@@ -173,7 +192,7 @@ pub fn run(
     server.run(RunArgs {
         shutdown_signal: Box::new(signals),
     });
-    Ok(())
+    sockets.failure().map_or(Ok(()), Err)
 }
 
 /// Pingora's own settings. Waiting for requests to end is done by [`Signals`], not here.
@@ -217,9 +236,7 @@ fn edge(
     let limits = settings::edge_limits(bootstrap);
     let mut edge = EdgeService::new("proxy", proxy, limits, Arc::clone(drain));
     for address in bootstrap.http_listeners() {
-        let options = settings::socket_options(bootstrap, address);
-        edge.service()
-            .add_tcp_with_settings(&address.to_string(), options);
+        edge.service().add_tcp(&address.to_string());
     }
     for address in bootstrap.https_listeners() {
         let names = Arc::clone(cell);
@@ -234,31 +251,29 @@ fn edge(
             settings::tls_options(bootstrap),
             Arc::clone(&refused),
         )?;
-        let options = settings::socket_options(bootstrap, address);
         edge.service()
-            .add_tls_with_settings(&address.to_string(), Some(options), tls);
+            .add_tls_with_settings(&address.to_string(), None, tls);
     }
     Ok(edge)
 }
 
-fn add_admin(
-    server: &mut Server,
+fn admin_services(
     bootstrap: &Bootstrap,
     metrics: &Arc<Metrics>,
-    cell: &Arc<SnapshotCell>,
-    status: &Arc<Status>,
-    drain: &Arc<Drain>,
-) {
+    readiness: Arc<dyn Readiness>,
+) -> Vec<Box<dyn Service>> {
+    let mut services: Vec<Box<dyn Service>> = Vec::new();
     if let Some((address, path)) = settings::metrics_export(bootstrap) {
         let app = MetricsApp::new(Arc::clone(metrics), path);
-        server.add_service(admin::service("metrics", &[address.to_string()], app));
+        let service = admin::service("metrics", &[address.to_string()], app);
+        services.push(Box::new(service));
     }
     if let Some(address) = bootstrap.apisix.status {
-        let (cell, status, drain) = (Arc::clone(cell), Arc::clone(status), Arc::clone(drain));
-        let readiness = move || facts::obstacle(&cell, &status, &drain);
-        let app = StatusApp::new(Arc::new(readiness));
-        server.add_service(admin::service("status", &[address.to_string()], app));
+        let app = StatusApp::new(readiness);
+        let service = admin::service("status", &[address.to_string()], app);
+        services.push(Box::new(service));
     }
+    services
 }
 
 /// What runs beside the traffic, on threads of its own: the reload loop, secrets, names.
@@ -305,7 +320,10 @@ async fn tell(
     loop {
         tokio::select! {
             _ = shutdown.changed() => return,
-            () = watcher.changed() => drop(look_again.try_send(())),
+            () = watcher.changed() => {
+                // A full queue means that a look is due already.
+                let _ = look_again.try_send(());
+            }
         }
     }
 }

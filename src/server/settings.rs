@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::HeaderValue;
-use pingora_core::listeners::TcpSocketOptions;
 use serde::Deserialize;
 
 use super::ServerError;
@@ -28,7 +27,7 @@ use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Escape, LogFormat, Logger, Metrics};
-use crate::upstream::dns::{Resolver, ResolverConfigured};
+use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +49,9 @@ pub enum SettingsError {
         /// What was expected.
         expected: &'static str,
     },
+    /// No resolver can be set up.
+    #[error("apisix.dns_resolver: {0}")]
+    Dns(#[from] DnsError),
     /// A file cannot be read.
     #[error("{field}: {} cannot be read", path.display())]
     File {
@@ -74,7 +76,7 @@ pub fn compile_env(
 ) -> Result<CompileEnv, SettingsError> {
     let apisix = &bootstrap.apisix;
     let upstream = &bootstrap.nginx_config.http.upstream;
-    let resolver = ResolverConfigured {
+    let resolver = DnsConfig {
         servers: apisix.dns_resolver.clone(),
         valid: apisix.dns_resolver_valid,
         timeout: apisix.resolver_timeout,
@@ -110,7 +112,7 @@ pub fn compile_env(
         metrics: Arc::clone(metrics),
         kept: Arc::new(Kept::new()),
         clock: Arc::clone(clock),
-        resolver: Arc::new(Resolver::new(resolver, Arc::clone(clock))),
+        resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
     })
 }
 
@@ -258,6 +260,7 @@ pub(super) fn proxy_settings(
             max_header_bytes: limits.header_bytes,
             max_headers: limits.header_count,
         },
+        drop_underscored: !http.underscores_in_headers,
         client_addr,
         forwarded,
         keepalive: http.keepalive_timeout,
@@ -291,11 +294,16 @@ pub(super) fn tls_options(bootstrap: &Bootstrap) -> TlsOptions {
     }
 }
 
-pub(super) fn socket_options(bootstrap: &Bootstrap, address: SocketAddr) -> TcpSocketOptions {
-    let mut options = TcpSocketOptions::default();
-    options.so_reuseport = bootstrap.apisix.enable_reuseport.then_some(true);
-    options.ipv6_only = address.is_ipv6().then_some(true);
-    options
+/// Everything that is listened on, and whether other processes may share it (`SO_REUSEPORT`).
+pub(super) fn addresses(bootstrap: &Bootstrap) -> Vec<(SocketAddr, bool)> {
+    let shared = bootstrap.apisix.enable_reuseport;
+    let edge = bootstrap.http_listeners().into_iter();
+    let edge = edge.chain(bootstrap.https_listeners());
+    let metrics = metrics_export(bootstrap).map(|(address, _)| address);
+    let admin = metrics.into_iter().chain(bootstrap.apisix.status);
+    edge.map(|address| (address, shared))
+        .chain(admin.map(|address| (address, false)))
+        .collect()
 }
 
 /// Where metrics are served; `None` where `enable_export_server` is off.

@@ -125,10 +125,7 @@ impl Compilation<'_> {
     /// Changes with the plugin's metadata and whether the plugin is enabled.
     #[must_use]
     pub fn plugin_stamp(&self, name: &str) -> u64 {
-        let metadata = self
-            .metadata
-            .get(name)
-            .map_or(0, |metadata| metadata.stamp);
+        let metadata = self.metadata.get(name).map_or(0, |metadata| metadata.stamp);
         metadata ^ u64::from(self.plugin_enabled(name))
     }
 
@@ -295,8 +292,7 @@ pub fn compile(
 
     let global = global_plugins(documents, &units, &run, &mut diagnostics);
     let global_redacted = units.global_rules.iter();
-    let global_redacted =
-        global_redacted.flat_map(|(_, unit)| unit.value.redacted.iter().cloned());
+    let global_redacted = global_redacted.flat_map(|(_, unit)| unit.value.redacted.iter().cloned());
     let global_refused = !documents.refused_global_rules.is_empty()
         || units
             .global_rules

@@ -177,7 +177,11 @@ fn index(
     let mut builders: HashMap<&'static str, IndexBuilder> = HashMap::new();
     let mut consumers = Consumers::default();
     for item in &documents.consumers {
-        if let Some(unit) = units.consumers.get(&item.id).filter(|unit| !unit.value.refused) {
+        if let Some(unit) = units
+            .consumers
+            .get(&item.id)
+            .filter(|unit| !unit.value.refused)
+        {
             let consumer = Arc::clone(&unit.value.consumer);
             consumers.by_name.insert(Arc::clone(&item.id), consumer);
         }

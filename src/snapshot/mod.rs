@@ -30,10 +30,8 @@ pub enum Outcome {
     Serve {
         /// The route's merged plugins.
         chain: Arc<Chain>,
-        /// Where it goes when no plugin answers.
+        /// Where it goes when no plugin answers, with the route's timeouts.
         upstream: UpstreamLink,
-        /// Timeouts of the route, over the upstream's.
-        timeout: Option<TimeoutConfig>,
         /// Whether WebSocket upgrades are passed on.
         websocket: bool,
     },
@@ -56,8 +54,18 @@ pub enum UpstreamLink {
     None,
     /// The id names nothing, or an upstream that was refused: 502.
     NotFound,
-    /// A secret it needs has no value: 503.
+    /// A secret it needs has no value, or its nodes would come from discovery: 503.
     Refused,
+}
+
+impl UpstreamLink {
+    /// The same as a route uses it.
+    fn for_route(self, timeout: Option<&TimeoutConfig>, websocket: bool) -> Self {
+        match self {
+            Self::Ready(upstream) => Self::Ready(upstream.for_route(timeout, websocket)),
+            other => other,
+        }
+    }
 }
 
 /// A compiled route.

@@ -75,9 +75,14 @@ fn build_one(
     let values = match substitute::substitute(json, scope.run.view) {
         Ok(values) => values,
         Err(missing) => {
-            let meta = Meta::parse(json).map_err(|error| invalid(scope, "plugin-config", &error))?;
+            let meta =
+                Meta::parse(json).map_err(|error| invalid(scope, "plugin-config", &error))?;
             if meta.disable {
-                return Ok((def, Plugin::new(ordinal, def, meta, Hooks::default()), Vec::new()));
+                return Ok((
+                    def,
+                    Plugin::new(ordinal, def, meta, Hooks::default()),
+                    Vec::new(),
+                ));
             }
             let field = join(&field, &missing.field);
             scope.unresolved(&field, &missing);
@@ -86,7 +91,8 @@ fn build_one(
         }
     };
     // Values are in place in `_meta` too: the text of a reference is never compared or sent.
-    let meta = Meta::parse(values.expose()).map_err(|error| invalid(scope, "plugin-config", &error))?;
+    let meta =
+        Meta::parse(values.expose()).map_err(|error| invalid(scope, "plugin-config", &error))?;
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }
@@ -96,13 +102,19 @@ fn build_one(
         if let Built::Invalid(error) = &built {
             scope.warn("plugin-config", &at(&field, error), &failed(name, error));
         }
-        return Ok((def, Plugin::new(ordinal, def, meta, Hooks::default()), Vec::new()));
+        return Ok((
+            def,
+            Plugin::new(ordinal, def, meta, Hooks::default()),
+            Vec::new(),
+        ));
     }
     match built {
         Built::Hooks(hooks) => {
             let redacted = hooks.redacted().iter();
             // What is masked by custom need not be named.
-            let redacted = redacted.filter(|name| !redact::is_sensitive(name, &[])).cloned();
+            let redacted = redacted
+                .filter(|name| !redact::is_sensitive(name, &[]))
+                .cloned();
             let redacted = redacted.collect();
             Ok((def, Plugin::new(ordinal, def, meta, hooks), redacted))
         }
@@ -136,7 +148,10 @@ fn meta_of_refusal(json: &Value, meta: Meta) -> Meta {
 }
 
 /// Builds what stands on a consumer or credential: credentials of auth plugins, and the rest.
-pub(super) fn build_consumer(map: &PluginMap, scope: &mut Scope<'_>) -> (PluginSet, Vec<BuiltCredential>) {
+pub(super) fn build_consumer(
+    map: &PluginMap,
+    scope: &mut Scope<'_>,
+) -> (PluginSet, Vec<BuiltCredential>) {
     let mut set = PluginSet::default();
     let mut credentials = Vec::new();
     for (name, json) in map {

@@ -14,7 +14,7 @@ use crate::config::Documents;
 use crate::config::resource::{Item, RouteConfig, ServiceConfig};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Expr, VarSource};
-use crate::http::ip_set::IpSet;
+use crate::ip_set::IpSet;
 use crate::plugins::{Chain, RouteInfo};
 use crate::routing::{HostPattern, MethodSet, Predicate, RouteSpec, Router, UriPattern};
 
@@ -295,16 +295,16 @@ fn route(
         }
         own => own,
     };
+    let websocket = config
+        .enable_websocket
+        .or_else(|| service?.enable_websocket)
+        .unwrap_or_default();
     CompiledRoute {
         info: info(item, service, redacted),
         outcome: Outcome::Serve {
             chain: Arc::new(Chain::build(&merged)),
-            upstream,
-            timeout: config.timeout,
-            websocket: config
-                .enable_websocket
-                .or_else(|| service?.enable_websocket)
-                .unwrap_or_default(),
+            upstream: upstream.for_route(config.timeout.as_ref(), websocket),
+            websocket,
         },
     }
 }

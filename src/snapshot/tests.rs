@@ -21,7 +21,7 @@ use crate::plugins::{Flow, RequestState, Scopes};
 use crate::routing::{RouteQuery, RouterMode};
 use crate::secrets::{Resolved, Secret, Unresolved, View};
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::dns::{Resolver, ResolverConfigured};
+use crate::upstream::dns::{DnsConfig, Resolver};
 
 struct Bench {
     env: CompileEnv,
@@ -30,7 +30,7 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
-        let resolver = Resolver::new(ResolverConfigured::default(), Arc::clone(&clock));
+        let resolver = Resolver::build(DnsConfig::default(), Arc::clone(&clock));
         Self {
             env: CompileEnv {
                 plugins: None,
@@ -44,7 +44,7 @@ impl Bench {
                 metrics: Arc::new(Metrics::new("apisix_")),
                 kept: Arc::new(Kept::new()),
                 clock,
-                resolver: Arc::new(resolver),
+                resolver: Arc::new(resolver.expect("nothing is asked yet")),
             },
         }
     }
@@ -52,7 +52,13 @@ impl Bench {
     fn compile(&self, yaml: &str, view: &View, previous: Option<&Snapshot>) -> Snapshot {
         let env: parse::SharedEnv = Arc::new(|_: &str| None);
         let documents = parse::parse(yaml, &"apisix.yaml".into(), &env).expect("YAML is valid");
-        compile(&documents, view, previous, &self.env, SystemTime::UNIX_EPOCH)
+        compile(
+            &documents,
+            view,
+            previous,
+            &self.env,
+            SystemTime::UNIX_EPOCH,
+        )
     }
 }
 
@@ -119,7 +125,8 @@ async fn answered(snapshot: &Snapshot, path: &str, key: Option<&str>) -> Option<
     let Outcome::Serve { chain, .. } = &route.outcome else {
         return None;
     };
-    let mut head = pingora_http::RequestHeader::build("GET", path.as_bytes(), None).expect("a head");
+    let mut head =
+        pingora_http::RequestHeader::build("GET", path.as_bytes(), None).expect("a head");
     if let Some(key) = key {
         head.insert_header("apikey", key).expect("a header");
     }
@@ -219,8 +226,17 @@ routes:
         ),
         "{errors:#?}"
     );
-    assert!(!errors.iter().any(|error| error.starts_with("routes/12")), "{errors:#?}");
-    assert_eq!(snapshot.counts["services"], ItemCount { items: 1, refused: 1 });
+    assert!(
+        !errors.iter().any(|error| error.starts_with("routes/12")),
+        "{errors:#?}"
+    );
+    assert_eq!(
+        snapshot.counts["services"],
+        ItemCount {
+            items: 1,
+            refused: 1
+        }
+    );
 }
 
 #[test]
@@ -265,11 +281,19 @@ async fn whole_plugins_override_by_precedence() {
         ("/set", None, mock("plugin_config")),
         ("/route", None, mock("route")),
         // Nothing of the service's ip-restriction is lost with its mocking overridden.
-        ("/off", None, Some((403, "{\"message\":\"service\"}\n".to_owned()))),
+        (
+            "/off",
+            None,
+            Some((403, "{\"message\":\"service\"}\n".to_owned())),
+        ),
         ("/keyed", Some("alone"), mock("route")),
         ("/keyed", Some("member"), mock("group")),
         ("/keyed", Some("own"), mock("consumer")),
-        ("/keyed", Some("off"), Some((403, "{\"message\":\"service\"}\n".to_owned()))),
+        (
+            "/keyed",
+            Some("off"),
+            Some((403, "{\"message\":\"service\"}\n".to_owned())),
+        ),
     ] {
         let found = answered(&snapshot, path, key).await;
         assert_eq!(found, expected, "{path} {key:?}");
@@ -304,7 +328,11 @@ routes:
     let text = |status, text: &str| Some((status, text.to_owned()));
     let missing = bench.compile(
         yaml,
-        &view(&[("$env://BODY", None), ("$env://ALICE", None), ("$env://NET", None)]),
+        &view(&[
+            ("$env://BODY", None),
+            ("$env://ALICE", None),
+            ("$env://NET", None),
+        ]),
         None,
     );
     let unknown = text(401, "{\"message\":\"Invalid API key in request\"}\n");
@@ -344,7 +372,9 @@ routes:
         assert_eq!(answered(&healed, path, key).await, expected, "{path}");
     }
     let errors = errors(&healed);
-    assert!(errors.len() == 1 && errors[0].starts_with("routes/4 plugins.ip-restriction.whitelist[0]"));
+    assert!(
+        errors.len() == 1 && errors[0].starts_with("routes/4 plugins.ip-restriction.whitelist[0]")
+    );
     assert!(!errors[0].contains("no network"), "{errors:?}");
 }
 
@@ -371,7 +401,14 @@ routes:
   - { id: 6, uri: /counted, plugins: { prometheus: {} } }
 ";
 
-const PATHS: [&str; 6] = ["/plain", "/upstream", "/service", "/set", "/secret", "/counted"];
+const PATHS: [&str; 6] = [
+    "/plain",
+    "/upstream",
+    "/service",
+    "/set",
+    "/secret",
+    "/counted",
+];
 
 fn values(alice: &'static str, body: &'static str) -> View {
     view(&[("$env://ALICE", Some(alice)), ("$env://BODY", Some(body))])
@@ -387,7 +424,12 @@ fn only_the_users_of_what_changed_are_rebuilt() {
     };
     let cases: [(&str, String, View, &[&str]); 9] = [
         ("nothing", REUSE.to_owned(), values("a", "b"), &[]),
-        ("a comment", format!("# moved\n{REUSE}"), values("a", "b"), &[]),
+        (
+            "a comment",
+            format!("# moved\n{REUSE}"),
+            values("a", "b"),
+            &[],
+        ),
         (
             "the upstream",
             changed("127.0.0.1:1", "127.0.0.1:9"),
@@ -406,7 +448,12 @@ fn only_the_users_of_what_changed_are_rebuilt() {
             values("a", "b"),
             &["/set"],
         ),
-        ("the body's secret", REUSE.to_owned(), values("a", "bb"), &["/secret"]),
+        (
+            "the body's secret",
+            REUSE.to_owned(),
+            values("a", "bb"),
+            &["/secret"],
+        ),
         (
             "metadata",
             changed("[node]", "[consumer]"),
@@ -419,7 +466,12 @@ fn only_the_users_of_what_changed_are_rebuilt() {
             values("a", "b"),
             &["/plain"],
         ),
-        ("a consumer's secret", REUSE.to_owned(), values("aa", "b"), &[]),
+        (
+            "a consumer's secret",
+            REUSE.to_owned(),
+            values("aa", "b"),
+            &[],
+        ),
     ];
     for (what, yaml, view, rebuilt) in cases {
         let after = bench.compile(&yaml, &view, Some(&before));
@@ -437,7 +489,10 @@ fn consumers_are_rebuilt_with_their_secret_and_their_group() {
     let bench = Bench::new();
     let before = bench.compile(REUSE, &values("a", "b"), None);
     let same = bench.compile(REUSE, &values("a", "bb"), Some(&before));
-    assert!(Arc::ptr_eq(&before.consumers, &same.consumers), "the indexes are reused whole");
+    assert!(
+        Arc::ptr_eq(&before.consumers, &same.consumers),
+        "the indexes are reused whole"
+    );
     let consumer = |snapshot: &Snapshot, name: &str| Arc::clone(&snapshot.consumers.by_name[name]);
     let group = REUSE.replace("{ id: g, plugins: { cors: {} } }", "{ id: g, plugins: {} }");
     for (what, yaml, view) in [
@@ -451,10 +506,19 @@ fn consumers_are_rebuilt_with_their_secret_and_their_group() {
     }
     let rotated = bench.compile(REUSE, &values("aa", "b"), Some(&before));
     assert!(rotated.consumers.find("key-auth", b"aa").is_some());
-    assert!(rotated.consumers.find("key-auth", b"a").is_none(), "the old key is gone");
-    let gone = REUSE.replace("{ id: g, plugins: { cors: {} } }", "{ id: other, plugins: {} }");
+    assert!(
+        rotated.consumers.find("key-auth", b"a").is_none(),
+        "the old key is gone"
+    );
+    let gone = REUSE.replace(
+        "{ id: g, plugins: { cors: {} } }",
+        "{ id: other, plugins: {} }",
+    );
     let gone = bench.compile(&gone, &values("a", "b"), Some(&before));
-    assert_eq!(consumer(&gone, "alice").group, GroupLink::Missing("g".into()));
+    assert_eq!(
+        consumer(&gone, "alice").group,
+        GroupLink::Missing("g".into())
+    );
 }
 
 #[test]
@@ -475,8 +539,14 @@ routes:
         "routes/1 plugins.no-such-plugin: unknown plugin [no-such-plugin]",
     ];
     assert_eq!(errors(&before), expected);
-    let winner = before.consumers.find("key-auth", b"same").expect("the key is known");
-    assert_eq!(&*winner.consumer.username, "bob", "the last one of the list wins");
+    let winner = before
+        .consumers
+        .find("key-auth", b"same")
+        .expect("the key is known");
+    assert_eq!(
+        &*winner.consumer.username, "bob",
+        "the last one of the list wins"
+    );
     let after = bench.compile(yaml, &View::default(), Some(&before));
     assert!(Arc::ptr_eq(&before.consumers, &after.consumers));
     assert_eq!(errors(&after), expected);
@@ -497,7 +567,13 @@ consumers:
 ",
     );
     for key in ["alices", "alices-second", "", "carols", "nobodys"] {
-        assert!(snapshot.consumers.find("key-auth", key.as_bytes()).is_none(), "{key:?}");
+        assert!(
+            snapshot
+                .consumers
+                .find("key-auth", key.as_bytes())
+                .is_none(),
+            "{key:?}"
+        );
     }
     assert!(!snapshot.consumers.by_name.contains_key("alice"));
     let found = snapshot.consumers.find("key-auth", b"daves-second");
@@ -520,12 +596,17 @@ routes:
     assert!(!snapshot.global_refused);
     assert_eq!(
         errors(&snapshot),
-        ["global_rules/2 plugins.ip-restriction: plugin ip-restriction stands in global rule 1 too; both run (APISIX runs neither)"]
+        [
+            "global_rules/2 plugins.ip-restriction: plugin ip-restriction stands in global rule 1 too; both run (APISIX runs neither)"
+        ]
     );
     assert_eq!(*snapshot.global_redacted, ["x-key".into(), "q".into()]);
-    let answer = answered(&snapshot, "/a", None).await.expect("key-auth answers");
+    let answer = answered(&snapshot, "/a", None)
+        .await
+        .expect("key-auth answers");
     assert_eq!(answer.0, 401);
-    let refused = first(&rules.replace("ip-restriction: { blacklist", "no-such-plugin: { blacklist"));
+    let refused =
+        first(&rules.replace("ip-restriction: { blacklist", "no-such-plugin: { blacklist"));
     assert!(refused.global_refused);
 }
 
@@ -542,7 +623,16 @@ routes:
   - { id: 2, uri: /b, plugins: { key-auth: {} } }
 ",
     );
-    let masked = |path| route(&snapshot, path).expect("it is routed").info.redacted_args.clone();
-    assert_eq!(masked("/a"), ["x-service".into(), "set".into(), "own".into()]);
+    let masked = |path| {
+        route(&snapshot, path)
+            .expect("it is routed")
+            .info
+            .redacted_args
+            .clone()
+    };
+    assert_eq!(
+        masked("/a"),
+        ["x-service".into(), "set".into(), "own".into()]
+    );
     assert!(masked("/b").is_empty(), "apikey is masked by custom");
 }

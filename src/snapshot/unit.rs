@@ -53,12 +53,6 @@ impl<T> Units<T> {
         self.0.len()
     }
 
-    /// Whether there are none.
-    #[must_use]
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
     /// Takes over `previous`' piece where its stamp is still right, else builds it.
     /// Returns the piece and whether it was reused.
     pub(super) fn reuse_or_build(

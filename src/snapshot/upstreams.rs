@@ -13,7 +13,7 @@ use crate::config::Documents;
 use crate::config::resource::{UpstreamConfig, UpstreamTlsConfig};
 use crate::secrets::Reference;
 use crate::tls::{CaBundle, CertifiedKey};
-use crate::upstream::{Upstream, UpstreamTls};
+use crate::upstream::{BuildError, Upstream, UpstreamParts, UpstreamTls};
 
 /// References of an upstream.
 pub(super) fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>>) {
@@ -135,18 +135,22 @@ fn build(config: &UpstreamConfig, prefix: &str, scope: &mut Scope<'_>) -> Upstre
         scope.warn("unverified-upstream", &format!("{prefix}tls.verify"), "the node's certificate is not verified; set verify to true (or false, to silence this)");
     }
     let env = scope.run.env;
-    match Upstream::build(
-        scope.owner,
-        config,
+    let parts = UpstreamParts {
+        id: scope.owner,
         tls,
-        env.keepalive,
-        &env.resolver,
-        &env.kept,
-    ) {
+        keepalive: env.keepalive,
+        resolver: &env.resolver,
+        kept: &env.kept,
+    };
+    match Upstream::build(config, &parts) {
         Ok(upstream) => UpstreamLink::Ready(Arc::new(upstream)),
         Err(error) => {
-            scope.error("upstream", prefix.trim_end_matches('.'), &error.to_string());
-            UpstreamLink::NotFound
+            let field = format!("{prefix}{}", error.field());
+            scope.error("upstream", &field, &error.to_string());
+            match error {
+                BuildError::Discovery => UpstreamLink::Refused,
+                _ => UpstreamLink::NotFound,
+            }
         }
     }
 }
@@ -156,7 +160,6 @@ fn material(
     prefix: &str,
     scope: &mut Scope<'_>,
 ) -> Result<UpstreamTls, UpstreamLink> {
-    let mut identity = scope.run.hasher();
     let ca = match &tls.ca_certs {
         None => None,
         Some(text) => {
@@ -169,19 +172,14 @@ fn material(
                 scope.error("certificate", &field, &error.to_string());
                 UpstreamLink::Refused
             })?;
-            bundle.digest().hash(&mut identity);
             Some(bundle.for_upstream())
         }
     };
     let client = client(tls, prefix, scope)?;
-    if let Some(client) = &client {
-        client.fingerprint().hash(&mut identity);
-    }
     Ok(UpstreamTls {
         verify: tls.verify.unwrap_or_default(),
         ca,
         client: client.map(|client| Arc::new(client.for_upstream())),
-        identity: identity.finish(),
     })
 }
 

@@ -93,7 +93,8 @@ impl AccessLog {
     /// Whether the format shows `$<name>`, which may be measured only then.
     #[must_use]
     pub fn wants(&self, name: &str) -> bool {
-        let is_it = |variable: &Variable| matches!(variable, Variable::Named(found) if **found == *name);
+        let is_it =
+            |variable: &Variable| matches!(variable, Variable::Named(found) if **found == *name);
         self.0.format.variables().any(is_it)
     }
 

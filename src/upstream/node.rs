@@ -1,68 +1,107 @@
-//! One node: its address or name, and the `Host` it is asked for.
+//! One node of an upstream: its name, and the addresses behind it.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http::HeaderValue;
+use ::http::HeaderValue;
 
-use super::dns::{HostAddrs, Resolver};
+use super::BuildError;
+use super::dns::{HostAddresses, Resolver};
 use crate::config::resource::{NodeConfig, Scheme};
+use crate::kept::Kept;
 
-/// A node, ready to be picked.
+/// A node as requests see it.
 pub struct Node {
-    /// Configured host without brackets.
+    /// Name or address as configured; IPv6 without brackets.
     pub host: Box<str>,
-    /// Port.
+    /// Port, the scheme's where the configuration names none.
     pub port: u16,
-    /// Share of requests.
-    pub weight: u32,
-    /// Level; higher first.
-    pub priority: i32,
-    /// What `pass_host: node` sends: the name, and the port where it is not the scheme's own.
-    pub host_header: Option<HeaderValue>,
-    address: Address,
+    /// What `pass_host: node` sends.
+    pub(super) host_header: HeaderValue,
+    addresses: Addresses,
+    /// Next address to use, of a name that has several.
+    turn: AtomicUsize,
 }
 
-enum Address {
+enum Addresses {
     Fixed(IpAddr),
-    Named(Arc<HostAddrs>),
+    Named(Arc<HostAddresses>),
 }
 
 impl Node {
-    pub(super) fn build(config: &NodeConfig, scheme: Scheme, resolver: &Resolver) -> Self {
-        let port = config.port.unwrap_or(scheme.default_port());
+    pub(super) fn build(
+        config: &NodeConfig,
+        scheme: Scheme,
+        resolver: &Resolver,
+        kept: &Kept,
+    ) -> Result<Self, BuildError> {
         let host = config.host.trim_start_matches('[').trim_end_matches(']');
-        let address = match host.parse() {
-            Ok(ip) => Address::Fixed(ip),
-            Err(_) => Address::Named(resolver.host(host)),
+        let port = config.port.unwrap_or(scheme.default_port());
+        let fixed = host.parse::<IpAddr>().ok();
+        let name = match fixed {
+            Some(IpAddr::V6(address)) => format!("[{address}]"),
+            _ => host.to_owned(),
         };
-        let shown = if host.contains(':') {
-            format!("[{host}]")
+        // `:port` only where it is not the scheme's own (`spec/00` §4.1).
+        let header = if port == scheme.default_port() {
+            HeaderValue::try_from(name)
         } else {
-            host.to_owned()
+            HeaderValue::try_from(format!("{name}:{port}"))
         };
-        let shown = if port == scheme.default_port() {
-            shown
-        } else {
-            format!("{shown}:{port}")
+        let addresses = match fixed {
+            Some(address) => Addresses::Fixed(address),
+            None if is_name(host) => {
+                Addresses::Named(resolver.host(kept, &host.to_ascii_lowercase()))
+            }
+            None => return Err(BuildError::NodeHost),
         };
-        Self {
+        Ok(Self {
             host: host.into(),
             port,
-            weight: config.weight,
-            priority: config.priority,
-            host_header: HeaderValue::try_from(shown).ok(),
-            address,
+            host_header: header.map_err(|_| BuildError::NodeHost)?,
+            addresses,
+            turn: AtomicUsize::new(0),
+        })
+    }
+
+    /// An address that was not tried yet; names with several addresses take turns.
+    pub(super) fn untried(&self, tried: &[SocketAddr]) -> Option<SocketAddr> {
+        let free = |address: SocketAddr| (!tried.contains(&address)).then_some(address);
+        match &self.addresses {
+            Addresses::Fixed(address) => free(SocketAddr::new(*address, self.port)),
+            Addresses::Named(host) => {
+                let addresses = host.current();
+                let turn = match addresses.len() {
+                    0 | 1 => 0,
+                    _ => self.turn.fetch_add(1, Ordering::Relaxed),
+                };
+                (0..addresses.len()).find_map(|step| {
+                    let address = addresses[turn.wrapping_add(step) % addresses.len()];
+                    free(SocketAddr::new(address, self.port))
+                })
+            }
         }
     }
 
-    /// The address to connect to; `None` while its name has none.
-    #[must_use]
-    pub fn address(&self) -> Option<SocketAddr> {
-        let ip = match &self.address {
-            Address::Fixed(ip) => *ip,
-            Address::Named(host) => host.next()?,
-        };
-        Some(SocketAddr::new(ip, self.port))
+    /// Whether there is an address that was not tried yet.
+    pub(super) fn is_untried(&self, tried: &[SocketAddr]) -> bool {
+        let free = |address: &IpAddr| !tried.contains(&SocketAddr::new(*address, self.port));
+        match &self.addresses {
+            Addresses::Fixed(address) => free(address),
+            Addresses::Named(host) => host.current().iter().any(free),
+        }
     }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Node({}:{})", self.host, self.port)
+    }
+}
+
+/// RFC 1123 §2.1, and underscores, which many networks use.
+fn is_name(host: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    !host.is_empty() && host.len() < 254 && host.bytes().all(allowed)
 }

@@ -14,6 +14,7 @@ mod harness;
 mod bad_requests;
 mod hot_reload;
 mod layers;
+mod lifecycle;
 mod managers;
 mod protocols;
 mod quickstart;

@@ -8,11 +8,11 @@ use http::HeaderName;
 use serde::Deserialize;
 
 use super::{Fallback, challenge, refusal};
+use crate::http::query;
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{self, BuildCtx, BuildError, Credential, PluginDef, PluginKind};
 use crate::plugins::phase::{Flow, Hooks, Rewrite, Step};
 use crate::plugins::respond::Response;
-use crate::plugins::vars::query;
 use crate::secrets::{Reference, Secret};
 
 pub(in crate::plugins) const DEF: PluginDef = PluginDef {

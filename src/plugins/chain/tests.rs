@@ -177,9 +177,9 @@ async fn request_phases(scopes: &Scopes, req: &mut RequestCtx<'_>) -> Option<Res
 
 /// `rewrite g.a`, … for each phase and name.
 fn in_phases(phases: &[(&str, &[&str])]) -> Vec<String> {
-    let lines = phases.iter().flat_map(|(phase, names)| {
-        names.iter().map(move |name| format!("{phase} {name}"))
-    });
+    let lines = phases
+        .iter()
+        .flat_map(|(phase, names)| names.iter().map(move |name| format!("{phase} {name}")));
     lines.collect()
 }
 
@@ -232,7 +232,11 @@ async fn a_consumers_plugins_join_after_rewrite() {
         &[],
         &[bench.plugin("r.a", 0, &none), bench.plugin("r.c", 2, &none)],
         // `a` stands on both; `b` is new.
-        &[bench.plugin("c.b", 1, &none), bench.plugin("c.a", 0, &none), auth],
+        &[
+            bench.plugin("c.b", 1, &none),
+            bench.plugin("c.a", 0, &none),
+            auth,
+        ],
     );
     assert!(run(&scopes, &mut Exchange::get("/")).await.is_none());
     let merged: &[&str] = &["c.a", "c.b", "r.c", "c.auth"];
@@ -256,8 +260,16 @@ async fn a_disabled_instance_overrides_and_does_not_run() {
     let both = scopes(&[], &[route], &[bench.plugin("c.a", 0, &off)]);
     let mut exchange = Exchange::get("/");
     both.access(&mut exchange.ctx()).await;
-    assert_eq!(bench.ran(), [""; 0], "the consumer's instance stands for the route's");
-    let scope = scopes(&[], &[bench.plugin("r.a", 0, &off)], &[bench.plugin("c.a", 0, &json!({}))]);
+    assert_eq!(
+        bench.ran(),
+        [""; 0],
+        "the consumer's instance stands for the route's"
+    );
+    let scope = scopes(
+        &[],
+        &[bench.plugin("r.a", 0, &off)],
+        &[bench.plugin("c.a", 0, &json!({}))],
+    );
     scope.consumer_rewrite(&mut exchange.ctx()).await;
     scope.access(&mut exchange.ctx()).await;
     // It is configured on the route, so its rewrite had its turn (`spec/00` §7.2).
@@ -276,8 +288,13 @@ async fn an_answer_stops_request_phases_and_not_the_others() {
         ],
         &[],
     );
-    let answer = run(&scopes, &mut Exchange::get("/")).await.expect("answers");
-    assert_eq!((answer.status, body_text(&answer)), (418, "{\"message\":\"r.b\"}\n"));
+    let answer = run(&scopes, &mut Exchange::get("/"))
+        .await
+        .expect("answers");
+    assert_eq!(
+        (answer.status, body_text(&answer)),
+        (418, "{\"message\":\"r.b\"}\n")
+    );
     let all: &[&str] = &["g.a", "r.b", "r.c"];
     let expected = in_phases(&[
         ("rewrite", &["g.a", "r.b"]),
@@ -293,13 +310,29 @@ async fn error_response_replaces_the_body_of_errors_only() {
     let bench = Bench::default();
     for (meta, phase, status, body) in [
         (json!({"error_response": "gone"}), "access", 403, "gone"),
-        (json!({"error_response": {"code": 7}}), "rewrite", 400, "{\"code\":7}\n"),
-        (json!({"error_response": "gone"}), "access", 399, "{\"message\":\"r.a\"}\n"),
+        (
+            json!({"error_response": {"code": 7}}),
+            "rewrite",
+            400,
+            "{\"code\":7}\n",
+        ),
+        (
+            json!({"error_response": "gone"}),
+            "access",
+            399,
+            "{\"message\":\"r.a\"}\n",
+        ),
     ] {
         let plugin = bench.answering("r.a", 0, &meta, (phase, status));
         let scopes = scopes(&[], &[plugin], &[]);
-        let answer = run(&scopes, &mut Exchange::get("/")).await.expect("answers");
-        assert_eq!((answer.status, body_text(&answer)), (status, body), "{meta}");
+        let answer = run(&scopes, &mut Exchange::get("/"))
+            .await
+            .expect("answers");
+        assert_eq!(
+            (answer.status, body_text(&answer)),
+            (status, body),
+            "{meta}"
+        );
         let content_type = crate::plugins::testing::answered(&answer, "content-type");
         assert_eq!(content_type, Some("text/plain; charset=utf-8"));
     }
@@ -314,10 +347,17 @@ async fn a_filter_is_evaluated_once_and_remembered() {
     for (first, then, ran) in [("1", "0", true), ("0", "1", false)] {
         let mut exchange = Exchange::get("/").header("x-on", first);
         scopes.rewrite(&mut exchange.ctx()).await;
-        exchange.head.insert_header(name.clone(), then).expect("a header");
+        exchange
+            .head
+            .insert_header(name.clone(), then)
+            .expect("a header");
         scopes.access(&mut exchange.ctx()).await;
         scopes.log(&exchange.ctx());
-        let expected: &[&str] = if ran { &["rewrite r.a", "access r.a", "log r.a"] } else { &[] };
+        let expected: &[&str] = if ran {
+            &["rewrite r.a", "access r.a", "log r.a"]
+        } else {
+            &[]
+        };
         assert_eq!(bench.ran(), expected, "{first} then {then}");
     }
     // Not asked before the log phase: evaluated there.
@@ -339,9 +379,7 @@ async fn a_filter_that_does_not_compile_lets_the_plugin_run() {
 #[test]
 fn a_global_instance_gives_way_to_the_merged_sets_own() {
     let bench = Bench::default();
-    let prefer = |name, meta: &Value| {
-        bench.plugin_of(PluginKind::PreferRoute, name, 0, meta, None)
-    };
+    let prefer = |name, meta: &Value| bench.plugin_of(PluginKind::PreferRoute, name, 0, meta, None);
     let (on, off) = (json!({}), json!({"disable": true}));
     for (route, consumer, expected) in [
         (None, None, "log g"),
@@ -364,12 +402,17 @@ async fn a_plugin_that_cannot_run_refuses_by_name() {
     let meta = meta.expect("meta is valid");
     let plugin = Arc::new(Plugin::refusing(0, def(PluginKind::Ordinary, 0), meta));
     let scopes = scopes(&[], &[plugin], &[]);
-    let answer = run(&scopes, &mut Exchange::get("/?x=1")).await.expect("refuses");
+    let answer = run(&scopes, &mut Exchange::get("/?x=1"))
+        .await
+        .expect("refuses");
     assert_eq!(answer.status, 503);
     assert_eq!(
         body_text(&answer),
         "{\"error_msg\":\"plugin traced is not available: a secret it needs is missing\"}\n"
     );
     let passed = run(&scopes, &mut Exchange::get("/?x=2")).await;
-    assert!(passed.is_none(), "where it would not run, it refuses nothing");
+    assert!(
+        passed.is_none(),
+        "where it would not run, it refuses nothing"
+    );
 }

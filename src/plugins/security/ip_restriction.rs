@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-use crate::expr::Networks;
+use crate::ip_set::IpSet;
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
 use crate::plugins::phase::{Access, Hooks, Step};
@@ -39,7 +39,7 @@ const fn default_code() -> u16 {
 }
 
 struct IpRestriction {
-    networks: Networks,
+    networks: IpSet,
     /// Whether the networks are the ones let through.
     allows: bool,
     refusal: Response,
@@ -59,7 +59,7 @@ fn build(config: &IpRestrictionConfig, _ctx: &BuildCtx<'_>) -> Result<Hooks, Bui
     if list.is_empty() {
         return Err(BuildError::invalid(field, "must not be empty"));
     }
-    let networks = Networks::parse(list.iter().map(String::as_str)).map_err(|error| {
+    let networks = IpSet::parse(list).map_err(|error| {
         BuildError::invalid(format!("{field}[{}]", error.index), error.to_string())
     })?;
     if !(1..=1024).contains(&config.message.chars().count()) {

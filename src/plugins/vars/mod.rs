@@ -1,6 +1,5 @@
 //! Request variables (`spec/00` §9.4, `spec/05` §2): what `$name` means for a request.
 
-pub(in crate::plugins) mod query;
 mod text;
 
 use std::borrow::Cow;
@@ -11,6 +10,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use super::ctx::{Attempt, RequestCtx, RequestState};
 use crate::consumer::GroupLink;
 use crate::expr::{VarSource, Variable};
+use crate::http::{cookie, query};
 
 /// Variables of a request by its parts, for callers that have no [`RequestCtx`] at hand.
 #[derive(Clone, Copy)]
@@ -66,12 +66,8 @@ impl<'a> Vars<'a> {
             Variable::Header(name) if name == header::HOST => self.http_host(),
             Variable::Header(name) if name == header::COOKIE => cookies(&head.headers),
             Variable::Header(name) => header_var(&head.headers, name),
-            Variable::Arg(name) => {
-                let mut args = query::args(head.uri.query()?);
-                args.find(|(found, _)| **found == **name)
-                    .map(|(_, value)| value)
-            }
-            Variable::Cookie(name) => query::cookie(&head.headers, name).map(Cow::Borrowed),
+            Variable::Arg(name) => query::first(head.uri.query()?, name),
+            Variable::Cookie(name) => cookie::find_in(&head.headers, name).map(Cow::Borrowed),
             Variable::UriParam(name) => {
                 let mut params = state.uri_params.iter();
                 params

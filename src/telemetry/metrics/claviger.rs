@@ -1,64 +1,12 @@
-//! What APISIX does not count: reloads, secrets, certificates, refusals. Names start with
+//! What APISIX does not count: fetches of secrets, refusals. State that is known only when asked
+//! (configuration, certificates, references) comes through collectors. Names start with
 //! `claviger_` whatever the prefix. None of this stands on a request's ordinary path.
 
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use arc_swap::ArcSwap;
-use prometheus::{
-    Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
-use super::page::{Collect, Kind, Page};
-
-/// How a reload ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadResult {
-    /// A new snapshot is in force.
-    Applied,
-    /// Nothing had changed.
-    Unchanged,
-    /// The text did not parse or was refused as a whole; the old snapshot serves on.
-    Rejected,
-}
-
-impl ReloadResult {
-    const ALL: [Self; 3] = [Self::Applied, Self::Unchanged, Self::Rejected];
-
-    const fn label(self) -> &'static str {
-        match self {
-            Self::Applied => "applied",
-            Self::Unchanged => "unchanged",
-            Self::Rejected => "rejected",
-        }
-    }
-}
-
-/// Facts of a published snapshot.
-#[derive(Debug, Clone, Default)]
-pub struct ConfigFacts {
-    /// Its number.
-    pub revision: u64,
-    /// Items in force by kind (`routes`, `consumers`, …).
-    pub items: Vec<(&'static str, usize)>,
-    /// Items that were left out, by kind.
-    pub dropped: Vec<(&'static str, usize)>,
-    /// Items that refuse in their place, by kind.
-    pub refused: Vec<(&'static str, usize)>,
-    /// Findings of severity warning and error.
-    pub diagnostics: (usize, usize),
-}
-
-/// A certificate in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CertificateFacts {
-    /// Id of the `ssls` item.
-    pub ssl: Arc<str>,
-    /// A name it serves.
-    pub sni: Arc<str>,
-    /// End of its validity.
-    pub not_after: SystemTime,
-}
+use super::page::{Kind, Page};
 
 /// State of a manager's references at the time of a scrape.
 #[derive(Debug, Clone, Default)]
@@ -95,54 +43,16 @@ impl FetchMetrics {
 /// The `claviger_*` metrics that rooms count into. Gauges that are known only when asked come
 /// through [`Collect`].
 pub struct OwnMetrics {
-    reloads: IntCounterVec,
-    last_success: Gauge,
-    revision: Gauge,
-    items: IntGaugeVec,
-    dropped: IntGaugeVec,
-    refused: IntGaugeVec,
-    diagnostics: IntGaugeVec,
     fetch_total: IntCounterVec,
     fetch_errors: IntCounterVec,
     fetch_latency: HistogramVec,
     protocol_refusals: IntCounterVec,
     auth_failures: IntCounterVec,
-    certificates: ArcSwap<Vec<CertificateFacts>>,
 }
 
 impl OwnMetrics {
     pub(super) fn new(registry: &Registry) -> Self {
-        let own = Self {
-            reloads: counters(
-                registry,
-                "config_reloads_total",
-                "Reloads by result.",
-                "result",
-            ),
-            last_success: gauge(
-                registry,
-                "config_last_reload_success_timestamp_seconds",
-                "When a configuration was last put in force.",
-            ),
-            revision: gauge(
-                registry,
-                "config_revision",
-                "Number of the configuration in force.",
-            ),
-            items: gauges(registry, "config_items", "Items in force.", "kind"),
-            dropped: gauges(registry, "config_dropped_items", "Items left out.", "kind"),
-            refused: gauges(
-                registry,
-                "config_refused_items",
-                "Items that refuse in their place.",
-                "kind",
-            ),
-            diagnostics: gauges(
-                registry,
-                "config_diagnostics",
-                "Findings about the configuration in force.",
-                "severity",
-            ),
+        Self {
             fetch_total: counters(
                 registry,
                 "secret_fetches_total",
@@ -168,46 +78,7 @@ impl OwnMetrics {
                 "Requests an auth plugin refused.",
                 "plugin",
             ),
-            certificates: ArcSwap::default(),
-        };
-        for result in ReloadResult::ALL {
-            own.reloads.with_label_values(&[result.label()]);
         }
-        own
-    }
-
-    /// Counts a reload.
-    pub fn reloaded(&self, result: ReloadResult, now: SystemTime) {
-        self.reloads.with_label_values(&[result.label()]).inc();
-        if result == ReloadResult::Applied {
-            self.last_success.set(unix_seconds(now));
-        }
-    }
-
-    /// Shows what the new snapshot holds.
-    pub fn published(&self, facts: &ConfigFacts) {
-        #[expect(clippy::cast_precision_loss, reason = "revisions stay far below 2^53")]
-        self.revision.set(facts.revision as f64);
-        for (family, counts) in [
-            (&self.items, &facts.items),
-            (&self.dropped, &facts.dropped),
-            (&self.refused, &facts.refused),
-        ] {
-            family.reset();
-            for (kind, count) in counts {
-                family.with_label_values(&[*kind]).set(integer(*count));
-            }
-        }
-        let (warnings, errors) = facts.diagnostics;
-        for (severity, count) in [("warning", warnings), ("error", errors)] {
-            let gauge = self.diagnostics.with_label_values(&[severity]);
-            gauge.set(integer(count));
-        }
-    }
-
-    /// Replaces the list of certificates whose expiry is shown.
-    pub fn certificates(&self, certificates: Vec<CertificateFacts>) {
-        self.certificates.store(Arc::new(certificates));
     }
 
     /// Handles for the manager `name` (`vault/main`).
@@ -229,26 +100,6 @@ impl OwnMetrics {
     #[must_use]
     pub fn auth_failures(&self, plugin: &'static str) -> IntCounter {
         self.auth_failures.with_label_values(&[plugin])
-    }
-}
-
-impl Collect for OwnMetrics {
-    fn collect(&self, page: &mut Page) {
-        let certificates = self.certificates.load();
-        if certificates.is_empty() {
-            return;
-        }
-        page.family(
-            "claviger_certificate_expiry_seconds",
-            "End of validity of the certificates in force, in seconds since 1970.",
-            Kind::Gauge,
-        );
-        for certificate in certificates.iter() {
-            page.sample(
-                &[("ssl", &certificate.ssl), ("sni", &certificate.sni)],
-                unix_seconds(certificate.not_after),
-            );
-        }
     }
 }
 
@@ -288,17 +139,6 @@ const fn count_of(count: usize) -> f64 {
     count as f64
 }
 
-fn integer(count: usize) -> i64 {
-    i64::try_from(count).unwrap_or(i64::MAX)
-}
-
-fn unix_seconds(time: SystemTime) -> f64 {
-    match time.duration_since(SystemTime::UNIX_EPOCH) {
-        Ok(since) => since.as_secs_f64(),
-        Err(before) => -before.duration().as_secs_f64(),
-    }
-}
-
 const VALID: &str = "names are constants that the unit tests register";
 
 fn options(name: &str, help: &str) -> Opts {
@@ -308,20 +148,6 @@ fn options(name: &str, help: &str) -> Opts {
 fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, metric: C) -> C {
     registry.register(Box::new(metric.clone())).expect(VALID);
     metric
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> Gauge {
-    register(
-        registry,
-        Gauge::with_opts(options(name, help)).expect(VALID),
-    )
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> IntGaugeVec {
-    register(
-        registry,
-        IntGaugeVec::new(options(name, help), &[label]).expect(VALID),
-    )
 }
 
 fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> IntCounterVec {

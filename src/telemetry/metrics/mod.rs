@@ -20,10 +20,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::clock::{Clock, SystemClock};
 
-pub use claviger::{
-    CertificateFacts, ConfigFacts, FetchMetrics, OwnMetrics, ReloadResult, SecretFacts,
-    write_secret_facts,
-};
+pub use claviger::{FetchMetrics, OwnMetrics, SecretFacts, write_secret_facts};
 pub use config::{FamilyConfig, MetricsConfig, MetricsConfigError};
 pub use connections::{ConnectionCounts, Connections, OpenRequest};
 pub use http::{Exchange, HttpMetrics};
@@ -109,7 +106,7 @@ impl Metrics {
         self.http.write(&mut page, now);
         self.connections.collect(&mut page);
         write_node_info(&mut page);
-        self.own.collect(&mut page);
+
         let collectors = self.collectors.lock();
         for collector in collectors.unwrap_or_else(PoisonError::into_inner).iter() {
             collector.collect(&mut page);

@@ -32,6 +32,7 @@ pub struct Builder {
     dir: TempDir,
     resources: String,
     bootstrap: Value,
+    bootstrap_last: Value,
     env: Vec<(String, String)>,
     args: Vec<String>,
     until: Until,
@@ -48,6 +49,13 @@ impl Builder {
     pub fn bootstrap(mut self, yaml: &str) -> Self {
         let over = serde_yaml::from_str(yaml).expect("a test's bootstrap is YAML");
         merge(&mut self.bootstrap, over);
+        self
+    }
+
+    /// Keys of `config.yaml` laid over everything, the harness's listeners included.
+    pub fn bootstrap_last(mut self, yaml: &str) -> Self {
+        let over = serde_yaml::from_str(yaml).expect("a test's bootstrap is YAML");
+        merge(&mut self.bootstrap_last, over);
         self
     }
 
@@ -92,6 +100,7 @@ impl Builder {
     pub fn spawn(mut self) -> Gateway {
         let addrs = Addrs::free();
         addrs.write_into(&mut self.bootstrap, self.dir.path());
+        merge(&mut self.bootstrap, self.bootstrap_last);
         let dir = self.dir;
         fs::create_dir_all(dir.path().join("logs")).unwrap();
         let config = dir.path().join("config.yaml");
@@ -189,6 +198,7 @@ impl Gateway {
             dir: tempfile::tempdir().unwrap(),
             resources: String::new(),
             bootstrap,
+            bootstrap_last: json!({}),
             env: Vec::new(),
             args: Vec::new(),
             until: Until::Ready,

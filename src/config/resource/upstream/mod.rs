@@ -52,6 +52,17 @@ impl Scheme {
         if self.is_tls() { 443 } else { 80 }
     }
 
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Grpc => "grpc",
+            Self::Grpcs => "grpcs",
+        }
+    }
+
     /// Whether connections to the nodes are encrypted.
     #[must_use]
     pub const fn is_tls(self) -> bool {

@@ -5,10 +5,13 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-/// A text that is neither an address nor a network in CIDR form.
+/// A text that is neither an address nor a network. Does not quote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected an IPv4 or IPv6 address, or a network such as 10.0.0.0/8")]
-pub struct NotAnAddress;
+#[error("must be an IP address or a network in CIDR notation, such as 10.0.0.0/8")]
+pub struct NotAnAddress {
+    /// Position of the text in the list, from 0.
+    pub index: usize,
+}
 
 /// A set of addresses, kept as disjoint sorted ranges: asking costs one binary search however
 /// many networks were listed. IPv4-mapped IPv6 addresses count as the IPv4 address they carry.
@@ -28,9 +31,9 @@ impl IpSet {
         I: IntoIterator,
         I::Item: AsRef<str>,
     {
+        let texts = texts.into_iter().enumerate();
         let nets: Result<Vec<IpNet>, _> = texts
-            .into_iter()
-            .map(|text| network(text.as_ref()))
+            .map(|(index, text)| network(text.as_ref()).ok_or(NotAnAddress { index }))
             .collect();
         Ok(Self::from_nets(nets?))
     }
@@ -42,7 +45,13 @@ impl IpSet {
         for net in nets {
             match net {
                 IpNet::V4(net) => v4.push((u32::from(net.network()), u32::from(net.broadcast()))),
-                IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()))),
+                IpNet::V6(net) => {
+                    let (first, last) = (net.network(), net.broadcast());
+                    match (first.to_ipv4_mapped(), last.to_ipv4_mapped()) {
+                        (Some(first), Some(last)) => v4.push((first.into(), last.into())),
+                        _ => v6.push((first.into(), last.into())),
+                    }
+                }
             }
         }
         Self {
@@ -67,11 +76,11 @@ impl IpSet {
     }
 }
 
-fn network(text: &str) -> Result<IpNet, NotAnAddress> {
+fn network(text: &str) -> Option<IpNet> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address.to_canonical()));
+        return Some(address.to_canonical().into());
     }
-    text.parse().map_err(|_| NotAnAddress)
+    text.parse().ok()
 }
 
 fn holds<N: Ord + Copy>(ranges: &[(N, N)], address: N) -> bool {
@@ -113,6 +122,7 @@ mod tests {
             "192.0.2.7",
             "2001:db8::/32",
             "::1",
+            "::ffff:198.51.100.0/120",
         ]);
         for (address, expected) in [
             ("10.0.0.0", true),
@@ -125,6 +135,8 @@ mod tests {
             ("2001:db9::", false),
             ("::1", true),
             ("::2", false),
+            ("198.51.100.7", true),
+            ("198.51.101.7", false),
         ] {
             let address = address.parse().expect("a test address");
             assert_eq!(set.contains(address), expected, "{address}");
@@ -154,7 +166,11 @@ mod tests {
             "1.2.3.4:80",
             "::1/129",
         ] {
-            assert_eq!(IpSet::parse([text]), Err(NotAnAddress), "{text}");
+            assert_eq!(
+                IpSet::parse(["::1", text]),
+                Err(NotAnAddress { index: 1 }),
+                "{text}"
+            );
         }
     }
 }
