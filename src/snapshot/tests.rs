@@ -222,7 +222,7 @@ routes:
     assert!(
         told(
             "routes/2 plugins.ip-restriction.whitelist[0]: failed to check the configuration of \
-             plugin ip-restriction err: must be an IP address or a network in CIDR notation"
+             plugin ip-restriction err: must be an IP address or a network in CIDR notation, such as 10.0.0.0/8"
         ),
         "{errors:#?}"
     );

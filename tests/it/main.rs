@@ -16,6 +16,7 @@ mod hot_reload;
 mod layers;
 mod lifecycle;
 mod managers;
+mod plugins;
 mod protocols;
 mod quickstart;
 mod smoke;

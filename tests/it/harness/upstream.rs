@@ -17,6 +17,8 @@ use super::wire::{Kind, Message, Reader};
 pub enum Behaviour {
     /// Answers with this status and body, and keeps the connection.
     Answer(u16, String),
+    /// Sends exactly this, and keeps the connection.
+    Raw(String),
     /// Announces a hundred bytes, sends ten, closes.
     CloseMidBody,
     /// Announces chunks, sends one and a half, closes.
@@ -154,6 +156,9 @@ fn converse(shared: &Shared, mut stream: impl Read + Write) {
 fn respond(stream: &mut (impl Read + Write), behaviour: Behaviour) -> bool {
     let last_words: &[u8] = match behaviour {
         Behaviour::Answer(status, body) => return answer(stream, status, &body),
+        Behaviour::Raw(text) => {
+            return stream.write_all(text.as_bytes()).is_ok() && stream.flush().is_ok();
+        }
         Behaviour::Slow(delay) => {
             std::thread::sleep(delay);
             return answer(stream, 200, "late");

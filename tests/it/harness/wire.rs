@@ -40,6 +40,8 @@ pub enum Kind {
     Request,
     /// No length: until the connection closes.
     Answer,
+    /// The same to `HEAD`: never a body, whatever its length says.
+    AnswerToHead,
 }
 
 /// Bytes read so far and not yet part of a message.
@@ -79,7 +81,7 @@ impl Reader {
 
     fn body(&mut self, from: &mut impl Read, head: &Message, kind: Kind) -> io::Result<Vec<u8>> {
         let empty = kind == Kind::Answer && matches!(head.word(1), "100" | "101" | "204" | "304");
-        if empty {
+        if empty || kind == Kind::AnswerToHead {
             return Ok(Vec::new());
         }
         if head.header("transfer-encoding").is_some() {
