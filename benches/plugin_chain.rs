@@ -2,10 +2,15 @@
 //! how often each plugin's part asks for memory.
 
 #![expect(unsafe_code, reason = "an allocator that counts has to be one")]
+#![allow(
+    missing_docs,
+    reason = "criterion's macros make undocumented functions"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::collections::HashMap;
 use std::hint::black_box;
+use std::io::Write;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -220,7 +225,8 @@ fn chain(criterion: &mut Criterion) {
     group.finish();
     for name in all {
         let scopes = bench.scopes(&[name]);
-        eprintln!("allocations of {name}: {}", allocations(&bench, &scopes));
+        let count = allocations(&bench, &scopes);
+        writeln!(std::io::stderr(), "allocations of {name}: {count}").expect("stderr is open");
     }
 }
 
