@@ -8,7 +8,6 @@
 )]
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::collections::HashMap;
 use std::hint::black_box;
 use std::io::Write;
 use std::pin::pin;
@@ -95,7 +94,7 @@ impl Bench {
                 plugins: None,
                 group: GroupLink::Alone,
                 custom_id: None,
-                labels: HashMap::new(),
+                labels: None,
             };
             let entry = CredentialEntry {
                 consumer: Arc::new(consumer),

@@ -1,5 +1,10 @@
 //! Finding the identity of a name among 10 and among 100 000: the time must be the same.
 
+#![allow(
+    missing_docs,
+    reason = "criterion's macros make undocumented functions"
+)]
+
 use std::hint::black_box;
 use std::sync::Arc;
 

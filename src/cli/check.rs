@@ -117,7 +117,7 @@ impl Checked {
             .enable_all()
             .build();
         let runtime = runtime.context("cannot start a runtime")?;
-        let users = compile::references(&documents);
+        let users = compile::users(&documents);
         let (view, managers) = runtime.block_on(view(
             &documents,
             &secrets,
@@ -143,21 +143,7 @@ async fn view(
     resolve: bool,
     wait: Duration,
 ) -> (View, Vec<Diagnostic>) {
-    let problems = secrets.configure(&reload::managers(documents));
-    let problems = problems.into_iter().map(|problem| {
-        let item = documents.secrets.iter().find(|item| item.id == problem.id);
-        Diagnostic {
-            severity: Severity::Error,
-            code: "secret-manager",
-            place: item
-                .map(|item| documents.places.locate(&item.place, &problem.field))
-                .unwrap_or_default(),
-            object: format!("secrets/{}", problem.id),
-            field: problem.field,
-            message: problem.message,
-        }
-    });
-    let problems = problems.collect();
+    let problems = reload::configure(documents, secrets);
     if !resolve {
         return (View::default(), problems);
     }

@@ -137,6 +137,7 @@ fn duplicate(later: &Slot<'_>, earlier: &Slot<'_>) -> Diagnostic {
 }
 
 fn refuse(documents: &mut Documents, slot: &Slot<'_>) {
+    *documents.refused.entry(slot.item.kind.key()).or_default() += 1;
     match (&slot.item.declared, slot.item.kind) {
         // A route whose hosts cannot be read could match no request, so it takes none either.
         (Declared::Route(route), _)

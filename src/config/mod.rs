@@ -74,6 +74,8 @@ pub struct Documents {
     pub plugins: Option<Vec<String>>,
     /// How many items of each kind failed their own checks and were left out or refuse.
     pub refused: HashMap<&'static str, usize>,
+    /// Hash of the files' names and content; equal ones declare the same.
+    pub content: u64,
     /// Findings made while parsing.
     pub diagnostics: Vec<Diagnostic>,
     /// Places of fields inside items, for findings made later by `snapshot::compile`.

@@ -110,7 +110,7 @@ mod tests {
                 plugins: None,
                 group: GroupLink::Alone,
                 custom_id: None,
-                labels: HashMap::new(),
+                labels: None,
             }),
             credential_id: None,
             data: Arc::new(()),

@@ -31,8 +31,8 @@ pub struct Consumer {
     pub group: GroupLink,
     /// `labels.custom_id`, sent upstream.
     pub custom_id: Option<Box<str>>,
-    /// Labels.
-    pub labels: HashMap<String, String>,
+    /// Labels, shared with their declaration; most consumers have none.
+    pub labels: Option<Arc<HashMap<String, String>>>,
 }
 
 /// All consumers of a snapshot: by name, and per auth plugin by lookup key.

@@ -34,6 +34,8 @@ pub struct RouteInfo {
 pub struct TlsInfo {
     /// Name the client asked for, lower-cased.
     pub sni: Option<Box<str>>,
+    /// Name the handshake was for: the one asked for, or `fallback_sni` where none was.
+    pub served_as: Box<str>,
     /// Such as `TLSv1.3`.
     pub protocol: &'static str,
     /// Such as `TLS_AES_128_GCM_SHA256`.

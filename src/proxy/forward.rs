@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::ctx::Exchange;
-use super::rescue;
+use super::{rescue, respond};
 use crate::http::{client_addr, hop_by_hop};
 use crate::plugins::RequestCtx;
 use crate::plugins::ctx::Attempt;
@@ -216,8 +216,18 @@ impl Gateway {
         if status < 200 && status != 101 {
             return Ok(());
         }
+        if status != 101 {
+            respond::close_when_stopping(session);
+        }
         let now = self.clock.now();
         exchange.response_started = true;
+        if status == 101 && !exchange.upgrade {
+            let refusal = Error::explain(
+                ErrorType::InvalidHTTPHeader,
+                "the node switched protocols unasked",
+            );
+            return Err(refusal.into_up());
+        }
         exchange.state.source = Source::Upstream;
         if let Some(attempt) = exchange.state.attempts.last_mut() {
             attempt.status = Some(status);
@@ -274,6 +284,24 @@ fn frame(session: &Session, response: &mut ResponseHeader) -> Result<()> {
             HeaderValue::from_static("chunked"),
         )?;
     }
+    Ok(())
+}
+
+/// Answers `Expect: 100-continue` ourselves, as nginx does, once nothing but the upstream is left
+/// to decide: a client that waits would otherwise wait for an upstream that waits for the body.
+pub(super) async fn let_body_come(session: &mut Session) -> Result<()> {
+    if !session.req_header().headers.contains_key(header::EXPECT) {
+        return Ok(());
+    }
+    let version = session.req_header().version;
+    // HTTP/1.0 knows no interim answers (RFC 9110 §15.2); Pingora sends none over HTTP/2.
+    if version == Version::HTTP_11 && !session.is_body_empty() {
+        // Pingora takes any answer before the body's end for the last one on the connection.
+        let keepalive = session.get_keepalive();
+        session.write_continue_response().await?;
+        session.set_keepalive(keepalive);
+    }
+    session.req_header_mut().remove_header(&header::EXPECT);
     Ok(())
 }
 

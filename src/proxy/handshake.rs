@@ -125,6 +125,8 @@ struct Chosen {
     identity: Arc<TlsIdentity>,
     /// Name the client sent, lower-cased.
     sni: Option<Box<str>>,
+    /// The same, or the name assumed where it sent none.
+    served_as: Box<str>,
 }
 
 /// Where [`Chosen`] stands on a connection.
@@ -173,8 +175,13 @@ impl Hello {
             log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
             return Err(SslAlert::INTERNAL_ERROR);
         }
-        let sni = sni.map(Box::from);
-        self.apply(ssl, Chosen { identity, sni }).map_err(|error| {
+        let fallback = self.options.fallback_sni.as_deref();
+        let chosen = Chosen {
+            identity,
+            served_as: sni.or(fallback).unwrap_or_default().into(),
+            sni: sni.map(Box::from),
+        };
+        self.apply(ssl, chosen).map_err(|error| {
             log::error!("openssl refused the settings of a handshake: {error}");
             SslAlert::INTERNAL_ERROR
         })
@@ -226,9 +233,7 @@ impl Hello {
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
         let policy = &chosen.identity.policy;
         set_protocols(ssl, policy.protocols())?;
-        let fallback = self.options.fallback_sni.as_deref();
-        let name = chosen.sni.as_deref().or(fallback).unwrap_or_default();
-        ffi::set_session_context(ssl, &policy.session_context(name))?;
+        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as))?;
         if let Some(client) = policy.client() {
             client.require(ssl)?;
         }
@@ -296,6 +301,7 @@ impl TlsAccept for Accept {
         let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
         Some(Arc::new(TlsInfo {
             sni: chosen.sni.clone(),
+            served_as: chosen.served_as.clone(),
             protocol: ssl.version_str(),
             cipher: Cow::Borrowed(cipher),
             ssl_id: chosen.identity.id.clone(),

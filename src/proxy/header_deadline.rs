@@ -5,9 +5,11 @@
 //! tells it, through a task-local, when a head has arrived and when a request is over. HTTP/2
 //! streams run in tasks of their own and cannot; `h2_idle_timeout` bounds those connections.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 /// Bounds for request heads of one HTTP/1 connection.
@@ -15,8 +17,8 @@ use std::time::Duration;
 pub(super) struct HeaderDeadline {
     /// For the first head, from the moment the connection is ready. Zero: no bound.
     pub first: Duration,
-    /// For each later head, from the end of the request before, so it includes the time a
-    /// connection may idle. Kept to within a quarter more. Zero: no bound.
+    /// For each later head, from its first byte; until that comes the connection idles, which
+    /// Pingora bounds (`set_keepalive`). Zero: no bound.
     pub later: Duration,
 }
 
@@ -52,36 +54,33 @@ pub(super) async fn bounded<T>(
     // Even: waiting for a head; odd: serving. Grows by two with each request. Only this task
     // touches it, so nothing needs ordering.
     let state = Arc::new(AtomicU32::new(0));
-    let connection = STATE.scope(state.clone(), connection);
-    tokio::select! {
-        biased;
-        outcome = connection => Some(outcome),
-        () = expired(deadline, &state) => None,
-    }
-}
-
-async fn expired(deadline: HeaderDeadline, state: &AtomicU32) {
-    if !deadline.first.is_zero() {
-        tokio::time::sleep(deadline.first).await;
-        if state.load(Ordering::Relaxed) == 0 {
-            return;
+    let mut connection = pin!(STATE.scope(state.clone(), connection));
+    let mut timer = pin!(tokio::time::sleep(deadline.first));
+    let mut seen = 0;
+    // Whether the timer runs for the head that is awaited now.
+    let mut armed = !deadline.first.is_zero();
+    let mut fired = !armed;
+    poll_fn(|task| {
+        if let Poll::Ready(outcome) = connection.as_mut().poll(task) {
+            return Poll::Ready(Some(outcome));
         }
-    }
-    if deadline.later.is_zero() {
-        return std::future::pending().await;
-    }
-    // Looking now and then costs a request nothing, where a timer of its own would.
-    let mut seen = state.load(Ordering::Relaxed);
-    let mut looks = 0;
-    loop {
-        tokio::time::sleep(deadline.later / LOOKS).await;
         let now = state.load(Ordering::Relaxed);
-        looks = if now == seen { looks + 1 } else { 0 };
-        seen = now;
-        if looks >= LOOKS && seen & SERVING == 0 {
-            return;
+        let rings = !fired && timer.as_mut().poll(task).is_ready();
+        fired |= rings;
+        if now != seen {
+            seen = now;
+            armed = false;
+        } else if armed && rings {
+            return Poll::Ready(None);
+        } else if !armed && !rings && now & SERVING == 0 && !deadline.later.is_zero() {
+            // Woken, not by the timer, and still no whole head: its first bytes have come.
+            timer.set(tokio::time::sleep(deadline.later));
+            armed = true;
+            fired = timer.as_mut().poll(task).is_ready();
         }
-    }
+        Poll::Pending
+    })
+    .await
 }
 
 tokio::task_local! {
@@ -89,7 +88,6 @@ tokio::task_local! {
 }
 
 const SERVING: u32 = 1;
-const LOOKS: u32 = 4;
 
 #[cfg(test)]
 mod tests {
@@ -123,15 +121,34 @@ mod tests {
     }
 
     #[test]
-    fn a_later_head_that_never_comes_ends_the_connection() {
+    fn a_later_head_is_bounded_from_its_first_byte() {
         let (seconds, ended) = run(async {
             header_seen();
             sleep(Duration::from_secs(25)).await;
             request_done();
+            sleep(Duration::from_secs(300)).await;
+            // Each wait ends with a byte that does not complete the head.
+            loop {
+                sleep(Duration::from_secs(3)).await;
+            }
+        });
+        assert!(!ended);
+        assert_eq!(seconds, 25 + 300 + 40);
+    }
+
+    #[test]
+    fn a_head_that_stops_midway_is_bounded_too() {
+        let (seconds, ended) = run(async {
+            for _ in 0..2 {
+                header_seen();
+                request_done();
+                sleep(Duration::from_secs(1)).await;
+            }
+            sleep(Duration::from_secs(1)).await;
             sleep(Duration::from_secs(1000)).await;
         });
         assert!(!ended);
-        assert!((65..=75).contains(&seconds), "{seconds}");
+        assert_eq!(seconds, 1 + 1 + 40);
     }
 
     #[test]

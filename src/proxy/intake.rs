@@ -38,6 +38,7 @@ impl Gateway {
         if self.settings.drop_underscored {
             request_guard::drop_underscored(session.req_header_mut());
         }
+        self.guard_name(session.req_header_mut(), exchange)?;
         hop_by_hop::sanitize_request(session.req_header_mut());
         self.normalize(session.req_header_mut(), exchange)?;
         self.bound_body(session.req_header())
@@ -46,7 +47,9 @@ impl Gateway {
     /// Pingora sets no time limit of its own after a connection's first request.
     fn bound_times(&self, session: &mut Session) {
         if session.get_keepalive().is_some() {
-            session.set_keepalive(Some(self.settings.keepalive.as_secs()));
+            // Pingora counts whole seconds and takes 0 as "for ever"; nginx takes it as "never".
+            let keepalive = self.settings.keepalive;
+            session.set_keepalive((!keepalive.is_zero()).then(|| keepalive.as_secs().max(1)));
         }
         session.set_read_timeout(Some(self.settings.body_timeout));
         session.set_write_timeout(Some(self.settings.send_timeout));
@@ -60,6 +63,36 @@ impl Gateway {
         raw.map_or(Ok(()), |raw| request_guard::check_raw(&raw, rules))
             .and_then(|()| request_guard::check(session.req_header(), rules))
             .map_err(|refusal| self.refusal(refusal))
+    }
+
+    /// `spec/04` §4: what an item guards with client certificates is reached only over a
+    /// handshake for the very name the request is for, in which a certificate was verified.
+    fn guard_name(&self, head: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
+        let Some(tls) = exchange.state.tls.clone() else {
+            return Ok(());
+        };
+        let snapshot = Arc::clone(&exchange.snapshot);
+        let req = RequestCtx {
+            head,
+            state: &mut exchange.state,
+        };
+        let host = req.host().unwrap_or_default();
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let item = snapshot.names.find(host);
+        if !item.is_some_and(|item| item.guards_clients)
+            || tls.client_verified && tls.served_as.eq_ignore_ascii_case(host)
+        {
+            return Ok(());
+        }
+        self.settings.metrics.own().refused("client_certificate");
+        let verified = if tls.client_verified { "" } else { "not " };
+        Error::e_explain(
+            ErrorType::HTTPStatus(400),
+            format!(
+                "client certificate {verified}verified with SNI {}, but the host is {host}",
+                tls.served_as
+            ),
+        )
     }
 
     fn refusal(&self, refusal: Refusal) -> Box<Error> {

@@ -38,11 +38,9 @@ pub struct EdgeLimits {
     /// Connections open at once, over all listeners of one [`Drain`]; the next one is closed.
     /// Zero: no limit.
     pub max_connections: usize,
-    /// For a whole request head, and for the first byte of a TLS handshake. Zero: no bound.
+    /// For a whole request head (the first from the start of the connection, later ones from
+    /// their first byte), and for the first byte of a TLS handshake. Zero: no bound.
     pub client_header_timeout: Duration,
-    /// How long a connection may idle between requests; a later head must have arrived this and
-    /// `client_header_timeout` after the request before.
-    pub keepalive_timeout: Duration,
     /// Whether plaintext listeners speak HTTP/2 to clients that begin with its preface. Must
     /// agree with `HttpServerOptions::h2c` of the application.
     pub h2c: bool,
@@ -50,14 +48,9 @@ pub struct EdgeLimits {
 
 impl EdgeLimits {
     fn header_deadline(&self) -> HeaderDeadline {
-        let later = if self.client_header_timeout.is_zero() {
-            Duration::ZERO
-        } else {
-            self.keepalive_timeout + self.client_header_timeout
-        };
         HeaderDeadline {
             first: self.client_header_timeout,
-            later,
+            later: self.client_header_timeout,
         }
     }
 }

@@ -201,7 +201,10 @@ impl ProxyHttp for Gateway {
                 self.answer(session, exchange, response).await?;
                 Ok(true)
             }
-            None => Ok(false),
+            None => {
+                forward::let_body_come(session).await?;
+                Ok(false)
+            }
         }
     }
 
@@ -327,7 +330,11 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return self.refuse_unread(session, status).await;
         };
-        if session.response_written().is_some() {
+        // An interim answer (100, 103) does not take the place of a final one.
+        let answered = session
+            .response_written()
+            .is_some_and(|head| !head.status.is_informational());
+        if answered {
             // What the client saw stands, in logs too.
         } else if status > 0 {
             session.set_keepalive(None);

@@ -64,6 +64,7 @@ pub(super) async fn send(
         head.insert_header(header::CONTENT_LENGTH, length(&body))?;
     }
     let body = body.unwrap_or_default();
+    close_when_stopping(session);
     session
         .write_response_header(Box::new(head), body.is_empty())
         .await?;
@@ -87,6 +88,7 @@ pub(super) async fn bare(
     let (mut head, body) = head_and_body(response, server)?;
     let body = body.unwrap_or_default();
     head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    close_when_stopping(session);
     session
         .write_response_header(Box::new(head), body.is_empty())
         .await?;
@@ -124,6 +126,14 @@ fn head_and_body(
 /// RFC 9110 §6.4.1: these never have content.
 const fn bodiless(status: u16) -> bool {
     status < 200 || status == 204 || status == 304
+}
+
+/// Tells the client that this connection takes no further request, once a graceful stop has begun.
+/// Call it before a response head is written.
+pub(super) fn close_when_stopping(session: &mut Session) {
+    if session.is_process_shutting_down() {
+        session.set_keepalive(None);
+    }
 }
 
 /// The stock page for an error that has no body of its own.

@@ -4,8 +4,8 @@
 mod publish;
 mod status;
 
-use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 use crate::config::Documents;
 use crate::config::source::{LoadError, Source};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::secrets::{ManagerSpec, Secrets, View};
+use crate::secrets::{ManagerProblem, ManagerSpec, Secrets, View};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, CompileEnv};
 
@@ -32,7 +32,7 @@ pub enum Trigger {
 
 /// The loop and all it needs.
 pub struct Reload {
-    source: Source,
+    source: Arc<Mutex<Source>>,
     secrets: Arc<Secrets>,
     env: Arc<CompileEnv>,
     cell: Arc<SnapshotCell>,
@@ -40,6 +40,8 @@ pub struct Reload {
     clock: Arc<dyn Clock>,
     load_wait: Duration,
     documents: Arc<Documents>,
+    /// The values the published snapshot was made of.
+    view: View,
 }
 
 impl Reload {
@@ -55,23 +57,23 @@ impl Reload {
         load_wait: Duration,
     ) -> Self {
         let clock = Arc::clone(&env.clock);
-        let documents = Arc::new(documents);
         Self {
-            source,
+            source: Arc::new(Mutex::new(source)),
             secrets,
             env,
             cell,
             status,
             clock,
             load_wait,
-            documents,
+            documents: Arc::new(documents),
+            view: View::default(),
         }
     }
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
         let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
-        self.publish(&view, Trigger::Source).await;
+        self.publish(view, Trigger::Source).await;
     }
 
     /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
@@ -81,7 +83,7 @@ impl Reload {
         mut shutdown: watch::Receiver<bool>,
     ) {
         let mut secrets = self.secrets.changed();
-        // The first snapshot may have been made before something changed that this receiver saw.
+        // Something may have changed between the first snapshot and this receiver's first look.
         secrets.mark_changed();
         loop {
             tokio::select! {
@@ -100,19 +102,33 @@ impl Reload {
     }
 
     async fn read_source(&mut self) {
-        match self.source.load() {
+        let source = Arc::clone(&self.source);
+        let load = move || source.lock().unwrap_or_else(PoisonError::into_inner).load();
+        match blocking(load).await {
+            Ok(documents) if documents.content == self.documents.content => self.keep(),
             Ok(documents) => {
                 self.documents = Arc::new(documents);
                 let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
-                self.publish(&view, Trigger::Source).await;
+                self.publish(view, Trigger::Source).await;
             }
             Err(error) => self.reject(&error),
         }
     }
 
+    /// The files say what is in force already: nothing is made anew.
+    fn keep(&self) {
+        if self.status.report().rejection.is_some() {
+            self.status.accepted(self.clock.wall(), true);
+        }
+        let revision = self.cell.current().map_or(0, |snapshot| snapshot.revision);
+        log::info!("configuration unchanged, it stays in force: revision={revision}");
+    }
+
     async fn recompile(&mut self) {
         let view = self.secrets.view();
-        self.publish(&view, Trigger::Secrets).await;
+        if !view.changed_since(&self.view).is_empty() {
+            self.publish(view, Trigger::Secrets).await;
+        }
     }
 
     fn reject(&self, error: &LoadError) {
@@ -120,16 +136,25 @@ impl Reload {
         self.status.rejected(error.to_string());
     }
 
-    async fn publish(&self, view: &View, trigger: Trigger) {
+    async fn publish(&mut self, view: View, trigger: Trigger) {
         let previous = self.cell.current();
-        let snapshot = compile::compile(
-            &self.documents,
-            view,
-            previous.as_deref(),
-            &self.env,
-            self.clock.wall(),
-        );
-        report(&snapshot, previous.as_deref());
+        let snapshot = {
+            let (documents, view) = (Arc::clone(&self.documents), view.clone());
+            let (env, now, previous) = (
+                Arc::clone(&self.env),
+                self.clock.wall(),
+                previous.as_ref().map(Arc::clone),
+            );
+            blocking(move || {
+                let previous = previous.as_deref();
+                let snapshot = compile::compile(&documents, &view, previous, &env, now);
+                documents.places.release();
+                report(&snapshot, previous);
+                snapshot
+            })
+            .await
+        };
+        self.view = view;
         self.env.resolver.settle(self.load_wait).await;
         let unresolved = snapshot
             .diagnostics
@@ -138,7 +163,8 @@ impl Reload {
             .count();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
-        drop(previous);
+        // Freeing tens of thousands of pieces takes a while, too.
+        blocking(move || drop(previous)).await;
         self.env.kept.sweep();
         self.status.unresolved(unresolved);
         self.status
@@ -147,23 +173,45 @@ impl Reload {
     }
 }
 
+/// Runs what takes a core for a while where it holds up neither the loop nor the secrets.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        // The runtime cancels no blocking task that has begun, so it panicked: go on panicking.
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
 /// Makes the documents' references the ones in use and waits for their values.
 async fn ensure(documents: &Documents, secrets: &Arc<Secrets>, wait: Duration) -> View {
-    for problem in secrets.configure(&managers(documents)) {
-        log::error!(
-            "secrets/{} {}: {}",
-            problem.id,
-            problem.field,
-            problem.message
-        );
+    for finding in configure(documents, secrets) {
+        log::error!("{finding}");
     }
-    let references: BTreeSet<Arc<str>> = compile::references(documents).into_keys().collect();
+    let references: BTreeSet<Arc<str>> = compile::references(documents);
     secrets.ensure(&references, wait).await
 }
 
-/// The managers the documents declare.
+/// Declares the documents' managers to the secrets. Returns those that cannot be used.
 #[must_use]
-pub fn managers(documents: &Documents) -> Vec<ManagerSpec> {
+pub fn configure(documents: &Documents, secrets: &Secrets) -> Vec<Diagnostic> {
+    let located = |problem: ManagerProblem| {
+        let item = documents.secrets.iter().find(|item| item.id == problem.id);
+        Diagnostic {
+            severity: Severity::Error,
+            code: "secret-manager",
+            place: item
+                .map(|item| documents.places.locate(&item.place, &problem.field))
+                .unwrap_or_default(),
+            object: format!("secrets/{}", problem.id),
+            field: problem.field,
+            message: problem.message,
+        }
+    };
+    let problems = secrets.configure(&managers(documents));
+    problems.into_iter().map(located).collect()
+}
+
+fn managers(documents: &Documents) -> Vec<ManagerSpec> {
     documents
         .secrets
         .iter()
@@ -178,19 +226,26 @@ pub fn managers(documents: &Documents) -> Vec<ManagerSpec> {
 /// Logs what is new; a finding that stood in the previous snapshot was logged then.
 fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let known = previous.map_or(&[][..], |previous| &previous.diagnostics);
-    let known: std::collections::HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
-    for diagnostic in snapshot
+    let known: HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
+    let mut new = snapshot
         .diagnostics
         .iter()
-        .filter(|diagnostic| !known.contains(&key(diagnostic)))
-    {
+        .filter(|diagnostic| !known.contains(&key(diagnostic)));
+    for diagnostic in new.by_ref().take(MOST_LOGGED) {
         match diagnostic.severity {
             Severity::Error => log::error!("{diagnostic}"),
             Severity::Warning => log::warn!("{diagnostic}"),
         }
+    }
+    let more = new.count();
+    if more > 0 {
+        log::error!("{more} more findings; `claviger check --resolve` tells all");
     }
 }
 
 fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
     (&diagnostic.object, &diagnostic.field, &diagnostic.message)
 }
+
+/// A manager that is away leaves a finding per reference; so many lines say nothing more.
+const MOST_LOGGED: usize = 200;

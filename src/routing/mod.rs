@@ -90,17 +90,9 @@ pub struct Match<'r, 'q, T> {
 
 /// A routing table.
 pub struct Router<T> {
-    routes: Vec<Route<T>>,
+    mode: RouterMode,
+    routes: Vec<Arc<RouteSpec<T>>>,
     tables: Tables,
-}
-
-struct Route<T> {
-    methods: MethodSet,
-    remote_addrs: IpSet,
-    vars: Option<Predicate>,
-    /// Host as a predicate; empty in [`RouterMode::HostUri`], where the table decides.
-    hosts: Box<[HostPattern]>,
-    value: T,
 }
 
 enum Tables {
@@ -111,34 +103,36 @@ enum Tables {
 impl<T> Router<T> {
     /// Builds the table from routes in file order.
     #[must_use]
-    pub fn build(mode: RouterMode, specs: Vec<RouteSpec<T>>) -> Self {
+    pub fn build(mode: RouterMode, specs: Vec<impl Into<Arc<RouteSpec<T>>>>) -> Self {
         let mut by_host = host::Builder::default();
         let mut by_path = table::Builder::default();
-        let mut routes = Vec::with_capacity(specs.len());
-        for (route, spec) in (0_u32..).zip(specs) {
-            let hosts = match mode {
-                RouterMode::HostUri => {
-                    by_host.add(route, &spec.hosts, &spec.uris, spec.priority);
-                    Box::default()
-                }
+        let routes: Vec<Arc<RouteSpec<T>>> = specs.into_iter().map(Into::into).collect();
+        for (route, spec) in (0_u32..).zip(&routes) {
+            match mode {
+                RouterMode::HostUri => by_host.add(route, &spec.hosts, &spec.uris, spec.priority),
                 RouterMode::Uri | RouterMode::UriWithParameter => {
                     by_path.add(route, &spec.uris, spec.priority);
-                    spec.hosts.into_boxed_slice()
                 }
-            };
-            routes.push(Route {
-                methods: spec.methods,
-                remote_addrs: spec.remote_addrs,
-                vars: spec.vars,
-                hosts,
-                value: spec.value,
-            });
+            }
         }
         let tables = match mode {
             RouterMode::HostUri => Tables::ByHost(Box::new(by_host.finish())),
             RouterMode::Uri | RouterMode::UriWithParameter => Tables::ByPath(by_path.finish()),
         };
-        Self { routes, tables }
+        Self {
+            mode,
+            routes,
+            tables,
+        }
+    }
+
+    /// Whether this is the table of just these routes in this order.
+    #[must_use]
+    pub fn is_of(&self, mode: RouterMode, specs: &[Arc<RouteSpec<T>>]) -> bool {
+        let mut pairs = self.routes.iter().zip(specs);
+        self.mode == mode
+            && self.routes.len() == specs.len()
+            && pairs.all(|(own, spec)| Arc::ptr_eq(own, spec))
     }
 
     /// How many routes there are.
@@ -200,9 +194,10 @@ impl<T> Router<T> {
         if !route.remote_addrs.is_empty() && !route.remote_addrs.contains(query.client) {
             return None;
         }
-        let pattern = match &*route.hosts {
-            [] => None,
-            hosts => Some(hosts.iter().find(|pattern| pattern.matches(host))?.text()),
+        // By host the table has decided already.
+        let pattern = match (&self.tables, &*route.hosts) {
+            (Tables::ByHost(_), _) | (_, []) => None,
+            (_, hosts) => Some(hosts.iter().find(|pattern| pattern.matches(host))?.text()),
         };
         let holds = route.vars.as_ref().is_none_or(|vars| vars(query.vars));
         holds.then_some(pattern)

@@ -278,7 +278,6 @@ pub(super) fn edge_limits(bootstrap: &Bootstrap) -> EdgeLimits {
     EdgeLimits {
         max_connections: bootstrap.claviger.limits.connections,
         client_header_timeout: http.client_header_timeout,
-        keepalive_timeout: http.keepalive_timeout,
         h2c: bootstrap.apisix.enable_http2,
     }
 }

@@ -1,14 +1,13 @@
 //! Certificates: the pairs of each `ssls` item, chosen together, and the store handshakes ask.
 
-use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::CertificateReport;
 use super::compile::{AllUnits, Compilation, Scope};
 use super::substitute::{self, Missing};
 use super::unit::Units;
+use super::{CertificateReport, Snapshot};
 use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
@@ -39,25 +38,27 @@ impl SslUnit {
     }
 }
 
-/// References of an item.
-pub(super) fn references(config: &SslConfig, found: &mut BTreeSet<Arc<str>>) {
+/// Calls `found` with each reference of an item.
+pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str)) {
     let halves = config.pairs.iter().flat_map(|(cert, key)| [cert, key]);
     let ca = config.client.as_ref().map(|client| &client.ca);
     for text in halves
         .chain(ca)
         .filter(|text| Reference::is_reference(text))
     {
-        found.insert(text.as_str().into());
+        found(text);
     }
 }
 
 /// Builds what changed, and the store.
 pub(super) fn compile(
     documents: &Documents,
-    before: Option<&AllUnits>,
+    previous: Option<&Snapshot>,
     units: &mut AllUnits,
     run: &Compilation<'_>,
 ) -> (Arc<SniStore>, Vec<CertificateReport>) {
+    let before = previous.map(|snapshot| &snapshot.units.ssls);
+    let mut all_reused = true;
     let mut built = Units::with_capacity(documents.ssls.len());
     let mut entries = Vec::new();
     let mut reports = Vec::new();
@@ -72,11 +73,8 @@ pub(super) fn compile(
         if let Some(client) = &config.client {
             substitute::stamp_text(&client.ca, run.view, &mut stamp);
         }
-        let (unit, _) = built.reuse_or_build(
-            before.map(|b| &b.ssls),
-            &item.id,
-            stamp.finish(),
-            |previous, diagnostics| {
+        let (unit, reused) =
+            built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
                 let owner = format!("ssls/{}", item.id);
                 let mut scope = Scope {
                     run,
@@ -85,8 +83,8 @@ pub(super) fn compile(
                     diagnostics,
                 };
                 ssl(item, previous, &mut scope)
-            },
-        );
+            });
+        all_reused &= reused;
         let Some(identity) = unit.value.identity.as_ref().filter(|_| config.enabled) else {
             continue;
         };
@@ -104,8 +102,17 @@ pub(super) fn compile(
             identity: Arc::clone(identity),
         });
     }
+    let order = |report: &CertificateReport| Arc::clone(&report.ssl);
+    let unchanged = previous.filter(|previous| {
+        let before = previous.certificates.iter().map(order);
+        all_reused && before.eq(reports.iter().map(order))
+    });
     units.ssls = built;
-    (Arc::new(SniStore::build(entries)), reports)
+    let names = unchanged.map_or_else(
+        || Arc::new(SniStore::build(entries)),
+        |previous| Arc::clone(&previous.names),
+    );
+    (names, reports)
 }
 
 fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>) -> SslUnit {
@@ -117,8 +124,11 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         .enumerate()
         .map(|(index, pair)| choose(index, pair, served(index), config, scope))
         .collect();
-    let identity =
-        (config.kind == SslKind::Server).then(|| Arc::new(identity(item, &pairs, scope)));
+    let identity = (config.kind == SslKind::Server).then(|| {
+        let mut identity = identity(item, &pairs, scope);
+        identity.guards_clients = config.client.is_some();
+        Arc::new(identity)
+    });
     SslUnit { identity, pairs }
 }
 
@@ -180,7 +190,7 @@ fn choose(
 ) -> Option<Arc<CertifiedKey>> {
     let (cert_field, key_field) = match index {
         0 => ("cert".to_owned(), "key".to_owned()),
-        n => (format!("certs[{}]", n - 1), format!("keys[{}]", n - 1)),
+        n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
     };
     let view = scope.run.view;
     let halves = substitute::text(cert, &cert_field, view)

@@ -10,9 +10,7 @@ use serde_json::Value;
 use super::plugins::PluginSet;
 use super::substitute::{self, Missing};
 use super::unit::Units;
-use super::{
-    CompiledRoute, ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams,
-};
+use super::{ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams};
 use crate::clock::Clock;
 use crate::config::resource::{Item, KeepalivePoolConfig, PluginMap, PluginSetConfig};
 use crate::config::{Documents, Places};
@@ -100,7 +98,7 @@ pub struct AllUnits {
     pub(super) consumers: Units<consumers::ConsumerUnit>,
     /// Keys that two consumers share; found again only when the index is.
     pub(super) duplicate_keys: Arc<[Diagnostic]>,
-    pub(super) routes: Units<Arc<CompiledRoute>>,
+    pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
 }
 
@@ -179,37 +177,55 @@ impl Scope<'_> {
     }
 }
 
-/// Every reference the documents hold, and who uses it.
+/// Every reference the documents hold.
 #[must_use]
-pub fn references(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
-    let mut users: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+pub fn references(documents: &Documents) -> BTreeSet<Arc<str>> {
     let mut found = BTreeSet::new();
-    let mut owned = |kind: &str, id: &str, found: &mut BTreeSet<Arc<str>>| {
-        if found.is_empty() {
-            return;
+    visit(documents, &mut |_, _, reference| {
+        if !found.contains(reference) {
+            found.insert(reference.into());
         }
+    });
+    found
+}
+
+/// Every reference the documents hold, and who uses it. For people who ask.
+#[must_use]
+pub fn users(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
+    let mut users: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
+    visit(documents, &mut |kind, id, reference| {
         let user: Arc<str> = format!("{kind}/{id}").into();
-        for reference in std::mem::take(found) {
-            users.entry(reference).or_default().push(Arc::clone(&user));
+        let known = users.entry(reference.into()).or_default();
+        if !known.contains(&user) {
+            known.push(user);
         }
-    };
-    let maps = |map: &PluginMap, found: &mut BTreeSet<Arc<str>>| {
-        map.values()
-            .for_each(|json| substitute::collect(json, found));
+    });
+    users
+}
+
+/// Calls `found` with kind, id and reference, for every reference.
+fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
+    let maps = |kind: &str, id: &str, map: &PluginMap, found: &mut dyn FnMut(&str, &str, &str)| {
+        for (_, settings) in map.iter() {
+            substitute::visit_settings(settings, &mut |reference| found(kind, id, reference));
+        }
     };
     for item in &documents.routes {
-        maps(&item.value.plugins, &mut found);
-        upstreams::references(item.value.upstream.as_ref(), &mut found);
-        owned("routes", &item.id, &mut found);
+        maps("routes", &item.id, &item.value.plugins, found);
+        upstreams::visit(item.value.upstream.as_ref(), &mut |reference| {
+            found("routes", &item.id, reference);
+        });
     }
     for item in &documents.services {
-        maps(&item.value.plugins, &mut found);
-        upstreams::references(item.value.upstream.as_ref(), &mut found);
-        owned("services", &item.id, &mut found);
+        maps("services", &item.id, &item.value.plugins, found);
+        upstreams::visit(item.value.upstream.as_ref(), &mut |reference| {
+            found("services", &item.id, reference);
+        });
     }
     for item in &documents.upstreams {
-        upstreams::references(Some(&item.value), &mut found);
-        owned("upstreams", &item.id, &mut found);
+        upstreams::visit(Some(&item.value), &mut |reference| {
+            found("upstreams", &item.id, reference);
+        });
     }
     let sets = [
         ("plugin_configs", &documents.plugin_configs),
@@ -218,27 +234,25 @@ pub fn references(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
     ];
     for (kind, items) in sets {
         for item in items {
-            maps(&item.value.plugins, &mut found);
-            owned(kind, &item.id, &mut found);
+            maps(kind, &item.id, &item.value.plugins, found);
         }
     }
     for item in &documents.consumers {
-        maps(&item.value.plugins, &mut found);
-        owned("consumers", &item.id, &mut found);
+        maps("consumers", &item.id, &item.value.plugins, found);
     }
     for item in &documents.credentials {
-        maps(&item.value.plugins, &mut found);
-        owned("consumers", &item.id, &mut found);
+        maps("consumers", &item.id, &item.value.plugins, found);
     }
     for item in &documents.ssls {
-        certificates::references(&item.value, &mut found);
-        owned("ssls", &item.id, &mut found);
+        certificates::visit(&item.value, &mut |reference| {
+            found("ssls", &item.id, reference)
+        });
     }
     for item in &documents.plugin_metadata {
-        substitute::collect(&item.value, &mut found);
-        owned("plugin_metadata", &item.id, &mut found);
+        substitute::visit(&item.value, &mut |reference| {
+            found("plugin_metadata", &item.id, reference);
+        });
     }
-    users
 }
 
 /// Compiles. Pieces of `previous` whose declaration and secrets are unchanged are reused.
@@ -287,8 +301,8 @@ pub fn compile(
     );
     units.services = routes::services(documents, before, &units, &run);
     let consumers = consumers::compile(documents, previous, &mut units, &run, &mut diagnostics);
-    let router = routes::compile(documents, before, &mut units, &run, &mut diagnostics);
-    let (names, certificates) = certificates::compile(documents, before, &mut units, &run);
+    let router = routes::compile(documents, previous, &mut units, &run);
+    let (names, certificates) = certificates::compile(documents, previous, &mut units, &run);
 
     let global = global_plugins(documents, &units, &run, &mut diagnostics);
     let global_redacted = units.global_rules.iter();
@@ -311,7 +325,6 @@ pub fn compile(
         certificates,
         counts: counts(documents, &units),
         diagnostics,
-        users: HashMap::new(),
         units,
     }
 }
@@ -384,7 +397,7 @@ fn metadata(
         let mut stamp = env.hasher.build_hasher();
         item.fingerprint.hash(&mut stamp);
         substitute::stamp(&item.value, view, &mut stamp);
-        let values = substitute::substitute(&item.value, view).map_err(|missing| {
+        let values = substitute::substitute((*item.value).clone(), view).map_err(|missing| {
             diagnostics.push(Diagnostic {
                 severity: Severity::Warning,
                 code: "unresolved-reference",
@@ -417,9 +430,14 @@ fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     of(&units.consumers, diagnostics);
     of(&units.routes, diagnostics);
     of(&units.ssls, diagnostics);
+    let place = |d: &Diagnostic| (d.place.line, d.place.column);
     diagnostics.sort_by(|a, b| {
-        let key = |d: &Diagnostic| (d.place.file.clone(), d.place.line, d.place.column);
-        key(a).cmp(&key(b)).then_with(|| a.object.cmp(&b.object))
+        a.place
+            .file
+            .cmp(&b.place.file)
+            .then_with(|| place(a).cmp(&place(b)))
+            .then_with(|| a.object.cmp(&b.object))
+            .then_with(|| a.field.cmp(&b.field))
     });
 }
 
@@ -435,10 +453,10 @@ fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, Item
             },
         )
     };
-    let refusing = |routes: &Units<Arc<CompiledRoute>>| {
+    let refusing = |routes: &Units<routes::RouteUnit>| {
         routes
             .iter()
-            .filter(|(_, unit)| !matches!(unit.value.outcome, super::Outcome::Serve { .. }))
+            .filter(|(_, unit)| !matches!(unit.value.route.outcome, super::Outcome::Serve { .. }))
             .count()
     };
     let refused_sets =

@@ -136,7 +136,8 @@ fn consumer(
             custom_id: item
                 .value
                 .labels
-                .get("custom_id")
+                .as_ref()
+                .and_then(|labels| labels.get("custom_id"))
                 .map(|id| id.as_str().into()),
             labels: item.value.labels.clone(),
         }),
@@ -163,7 +164,7 @@ fn credential(
     ConsumerUnit {
         consumer,
         credentials: credentials.into(),
-        credential_id: Some(item.value.credential_id.as_str().into()),
+        credential_id: Some(item.value.credential_id.clone().into()),
         refused: set.refused,
     }
 }

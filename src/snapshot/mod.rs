@@ -101,7 +101,7 @@ pub struct Snapshot {
     /// Counts up with every publication.
     pub revision: u64,
     /// Finds a request's route.
-    pub router: Router<Arc<CompiledRoute>>,
+    pub router: Arc<Router<Arc<CompiledRoute>>>,
     /// Global rules.
     pub global: Arc<Chain>,
     /// A global rule was refused: every request answers 503.
@@ -118,8 +118,6 @@ pub struct Snapshot {
     pub counts: HashMap<&'static str, ItemCount>,
     /// Everything found while parsing and compiling.
     pub diagnostics: Vec<Diagnostic>,
-    /// Which objects use which reference.
-    pub users: HashMap<Arc<str>, Vec<Arc<str>>>,
     /// The pieces, for reuse.
     units: compile::AllUnits,
 }

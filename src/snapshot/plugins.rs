@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::compile::{Compilation, Scope};
 use super::substitute;
-use crate::config::resource::PluginMap;
+use crate::config::resource::{PluginMap, Settings};
 use crate::plugins::{
     self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
 };
@@ -39,8 +39,8 @@ pub(super) struct BuiltCredential {
 pub(super) fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) -> u64 {
     let mut hasher = run.hasher();
     fingerprint.hash(&mut hasher);
-    for (name, json) in map {
-        substitute::stamp(json, run.view, &mut hasher);
+    for (name, settings) in map.iter() {
+        substitute::stamp_settings(settings, run.view, &mut hasher);
         run.plugin_stamp(name).hash(&mut hasher);
     }
     hasher.finish()
@@ -50,8 +50,8 @@ pub(super) fn stamp(fingerprint: u64, map: &PluginMap, run: &Compilation<'_>) ->
 /// plugin refuse.
 pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
     let mut set = PluginSet::default();
-    for (name, json) in map {
-        match build_one(name, json, scope) {
+    for (name, settings) in map.iter() {
+        match build_one(name, settings, scope) {
             Ok((def, plugin, redacted)) => {
                 set.plugins.insert(def.name, Arc::new(plugin));
                 set.redacted.extend(redacted);
@@ -64,7 +64,7 @@ pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
 
 fn build_one(
     name: &str,
-    json: &Value,
+    settings: &Settings,
     scope: &mut Scope<'_>,
 ) -> Result<(&'static PluginDef, Plugin, Vec<Box<str>>), ()> {
     let field = format!("plugins.{name}");
@@ -72,11 +72,14 @@ fn build_one(
     let invalid = |scope: &mut Scope<'_>, code, error: &BuildError| {
         scope.error(code, &at(&field, error), &failed(name, error));
     };
+    let json = settings.json();
+    let has_references = substitute::has_references(&json);
     let values = match substitute::substitute(json, scope.run.view) {
         Ok(values) => values,
         Err(missing) => {
+            let json = settings.json();
             let meta =
-                Meta::parse(json).map_err(|error| invalid(scope, "plugin-config", &error))?;
+                Meta::parse(&json).map_err(|error| invalid(scope, "plugin-config", &error))?;
             if meta.disable {
                 return Ok((
                     def,
@@ -86,7 +89,7 @@ fn build_one(
             }
             let field = join(&field, &missing.field);
             scope.unresolved(&field, &missing);
-            let meta = meta_of_refusal(json, meta);
+            let meta = meta_of_refusal(&json, meta);
             return Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()));
         }
     };
@@ -119,7 +122,7 @@ fn build_one(
             Ok((def, Plugin::new(ordinal, def, meta, hooks), redacted))
         }
         Built::NoMetadata => Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new())),
-        Built::Invalid(error) if substitute::has_references(json) => {
+        Built::Invalid(error) if has_references => {
             // The value a reference brought does not fit; only its user refuses.
             invalid(scope, "secret-value", &error);
             Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()))
@@ -154,14 +157,14 @@ pub(super) fn build_consumer(
 ) -> (PluginSet, Vec<BuiltCredential>) {
     let mut set = PluginSet::default();
     let mut credentials = Vec::new();
-    for (name, json) in map {
+    for (name, settings) in map.iter() {
         let field = format!("plugins.{name}");
         let Ok((_, def)) = known(name, &field, scope) else {
             set.refused = true;
             continue;
         };
         if def.kind != PluginKind::Auth {
-            match build_one(name, json, scope) {
+            match build_one(name, settings, scope) {
                 Ok((def, plugin, _)) => {
                     set.plugins.insert(def.name, Arc::new(plugin));
                 }
@@ -169,7 +172,7 @@ pub(super) fn build_consumer(
             }
             continue;
         }
-        match build_credential(def, json, &field, scope) {
+        match build_credential(def, settings, &field, scope) {
             Ok(credential) => credentials.extend(credential),
             Err(()) => set.refused = true,
         }
@@ -180,7 +183,7 @@ pub(super) fn build_consumer(
 /// A reference without value leaves the entry out, so that it is an unknown credential (401).
 fn build_credential(
     def: &'static PluginDef,
-    json: &Value,
+    settings: &Settings,
     field: &str,
     scope: &mut Scope<'_>,
 ) -> Result<Option<BuiltCredential>, ()> {
@@ -192,7 +195,9 @@ fn build_credential(
         );
         return Err(());
     };
-    if Meta::parse(json).is_ok_and(|meta| meta.disable) {
+    let json = settings.json();
+    let has_references = substitute::has_references(&json);
+    if Meta::parse(&json).is_ok_and(|meta| meta.disable) {
         return Ok(None);
     }
     let values = match substitute::substitute(json, scope.run.view) {
@@ -209,7 +214,7 @@ fn build_credential(
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),
             data,
         })),
-        Err(error) if substitute::has_references(json) => {
+        Err(error) if has_references => {
             scope.error(
                 "secret-value",
                 &at(field, &error),
@@ -290,8 +295,10 @@ fn at(field: &str, error: &BuildError) -> String {
 
 fn join(field: &str, inner: &str) -> String {
     if inner.is_empty() {
-        field.to_owned()
-    } else {
-        format!("{field}.{inner}")
+        return field.to_owned();
     }
+    // Decoders write `list[0].name`; findings of the parser have dots throughout.
+    let mut path = format!("{field}.{inner}");
+    path.retain(|c| c != ']');
+    path.replace(".[", ".").replace('[', ".")
 }

@@ -9,7 +9,7 @@ use indexmap::IndexMap;
 use super::compile::{AllUnits, Compilation, Scope};
 use super::plugins::{self, PluginSet};
 use super::unit::{Unit, Units};
-use super::{CompiledRoute, Outcome, UpstreamLink, upstreams};
+use super::{CompiledRoute, Outcome, Snapshot, UpstreamLink, upstreams};
 use crate::config::Documents;
 use crate::config::resource::{Item, RouteConfig, ServiceConfig};
 use crate::diagnostic::Diagnostic;
@@ -89,17 +89,26 @@ fn service(
     }
 }
 
-/// Builds the routes that changed, and the routing table.
+/// A compiled route and what it matches.
+pub(super) struct RouteUnit {
+    /// What a match gets.
+    pub route: Arc<CompiledRoute>,
+    /// Its place in the table; `None` where it is switched off or can match nothing.
+    spec: Option<Arc<Spec>>,
+}
+
+type Spec = RouteSpec<Arc<CompiledRoute>>;
+
+/// Builds the routes that changed, and the routing table where any did.
 pub(super) fn compile(
     documents: &Documents,
-    before: Option<&AllUnits>,
+    previous: Option<&Snapshot>,
     units: &mut AllUnits,
     run: &Compilation<'_>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Router<Arc<CompiledRoute>> {
+) -> Arc<Router<Arc<CompiledRoute>>> {
+    let before = previous.map(|snapshot| &snapshot.units);
     let mut built = Units::with_capacity(documents.routes.len());
-    let mut specs: Vec<(usize, RouteSpec<Arc<CompiledRoute>>)> =
-        Vec::with_capacity(documents.routes.len());
+    let mut specs: Vec<(usize, Arc<Spec>)> = Vec::with_capacity(documents.routes.len());
     for item in &documents.routes {
         let config = &item.value;
         let service = config
@@ -129,32 +138,20 @@ pub(super) fn compile(
             before.map(|b| &b.routes),
             &item.id,
             stamp.finish(),
-            |_, diagnostics| Arc::new(route(item, service, shared, units, run, diagnostics)),
+            |_, diagnostics| {
+                let owner = format!("routes/{}", item.id);
+                let mut scope = Scope {
+                    run,
+                    owner: &owner,
+                    place: &item.place,
+                    diagnostics,
+                };
+                route_unit(item, service, shared, units, &mut scope)
+            },
         );
-        if config.enabled {
-            let hosts = service.flatten().map_or(&[][..], |unit| &unit.value.hosts);
-            let owner = format!("routes/{}", item.id);
-            let mut scope = Scope {
-                run,
-                owner: &owner,
-                place: &item.place,
-                diagnostics,
-            };
-            specs.extend(
-                spec(config, hosts, Arc::clone(&unit.value), &mut scope)
-                    .map(|spec| (item.index, spec)),
-            );
-        }
+        specs.extend(unit.value.spec.clone().map(|spec| (item.index, spec)));
     }
     for refused in &documents.refused_routes {
-        let info = Arc::new(RouteInfo {
-            id: Arc::clone(&refused.id),
-            ..RouteInfo::default()
-        });
-        let route = Arc::new(CompiledRoute {
-            info,
-            outcome: Outcome::Absent,
-        });
         let owner = format!("routes/{}", refused.id);
         // What is wrong with it was reported by the parser.
         let mut known = Vec::new();
@@ -164,77 +161,122 @@ pub(super) fn compile(
             place: &refused.place,
             diagnostics: &mut known,
         };
-        specs.extend(
-            spec(&refused.matches, &[], route, &mut scope).map(|spec| (refused.index, spec)),
-        );
+        let spec = matches(&refused.matches, &[], &mut scope).into_spec(|| {
+            Arc::new(CompiledRoute {
+                info: Arc::new(RouteInfo {
+                    id: Arc::clone(&refused.id),
+                    ..RouteInfo::default()
+                }),
+                outcome: Outcome::Absent,
+            })
+        });
+        specs.extend(spec.map(|spec| (refused.index, Arc::new(spec))));
     }
     // Ties are broken by the order of the file, refused routes included.
     specs.sort_by_key(|(index, _)| *index);
     units.routes = built;
-    Router::build(
-        run.env.router,
-        specs.into_iter().map(|(_, spec)| spec).collect(),
-    )
+    let specs: Vec<_> = specs.into_iter().map(|(_, spec)| spec).collect();
+    match previous {
+        Some(previous) if previous.router.is_of(run.env.router, &specs) => {
+            Arc::clone(&previous.router)
+        }
+        _ => Arc::new(Router::build(run.env.router, specs)),
+    }
 }
 
-/// What the route matches; `None` where that cannot be told, so that it matches nothing.
+fn route_unit(
+    item: &Item<RouteConfig>,
+    service: Dependency<'_, Service>,
+    shared: Dependency<'_, PluginSet>,
+    units: &AllUnits,
+    scope: &mut Scope<'_>,
+) -> RouteUnit {
+    let hosts = service.flatten().map_or(&[][..], |unit| &unit.value.hosts);
+    let matches = matches(&item.value, hosts, scope);
+    let mut compiled = route(item, service, shared, units, scope);
+    if !matches.sound {
+        compiled.outcome = Outcome::Absent;
+    }
+    let route = Arc::new(compiled);
+    let spec = matches
+        .into_spec(|| Arc::clone(&route))
+        .filter(|_| item.value.enabled)
+        .map(Arc::new);
+    RouteUnit { route, spec }
+}
+
+/// What a route matches, as far as it can be told.
+struct Matches {
+    spec: Option<RouteSpec<()>>,
+    /// All of it could be told. Where not, the route refuses whatever it still matches.
+    sound: bool,
+}
+
+impl Matches {
+    fn into_spec(self, value: impl FnOnce() -> Arc<CompiledRoute>) -> Option<Spec> {
+        let spec = self.spec?;
+        Some(RouteSpec {
+            uris: spec.uris,
+            hosts: spec.hosts,
+            methods: spec.methods,
+            remote_addrs: spec.remote_addrs,
+            priority: spec.priority,
+            vars: spec.vars,
+            value: value(),
+        })
+    }
+}
+
+fn matches(config: &RouteConfig, service_hosts: &[String], scope: &mut Scope<'_>) -> Matches {
+    let vars = config.vars.as_ref().map(Expr::parse).transpose();
+    let vars = vars.map_err(|error| {
+        let message = format!("failed to validate the 'vars' expression: {error}");
+        scope.error("route", "vars", &message);
+    });
+    let sound = vars.is_ok();
+    let vars = vars.ok().flatten();
+    let vars =
+        vars.map(|expr| Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate);
+    let spec = spec(config, service_hosts, vars, scope);
+    Matches {
+        sound: sound && spec.is_some(),
+        spec,
+    }
+}
+
+/// `None` where path, host, method or address cannot be told: such a route matches nothing.
 fn spec(
     config: &RouteConfig,
     service_hosts: &[String],
-    value: Arc<CompiledRoute>,
+    vars: Option<Predicate>,
     scope: &mut Scope<'_>,
-) -> Option<RouteSpec<Arc<CompiledRoute>>> {
+) -> Option<RouteSpec<()>> {
     let mode = scope.run.env.router;
     let hosts = if config.hosts.is_empty() {
         service_hosts
     } else {
         &config.hosts
     };
-    let uris = config
-        .uris
-        .iter()
-        .map(|uri| UriPattern::parse(uri, mode))
-        .collect::<Result<_, _>>();
+    let uris = config.uris.iter().map(|uri| UriPattern::parse(uri, mode));
     let uris = uris
-        .map_err(|error| scope.error("route", "uri", &error.to_string()))
-        .ok()?;
+        .collect::<Result<_, _>>()
+        .map_err(|error| scope.error("route", "uri", &error.to_string()));
+    let hosts = hosts.iter().map(|host| HostPattern::parse(host));
     let hosts = hosts
-        .iter()
-        .map(|host| HostPattern::parse(host))
-        .collect::<Result<_, _>>();
-    let hosts = hosts
-        .map_err(|error| scope.error("route", "hosts", &error.to_string()))
-        .ok()?;
-    let methods = MethodSet::parse(&config.methods);
-    let methods = methods
-        .map_err(|error| scope.error("route", "methods", &error.to_string()))
-        .ok()?;
-    let remote_addrs = IpSet::parse(&config.remote_addrs);
-    let remote_addrs = remote_addrs
-        .map_err(|error| scope.error("route", "remote_addrs", &error.to_string()))
-        .ok()?;
-    let vars = match &config.vars {
-        None => None,
-        Some(vars) => {
-            let expr = Expr::parse(vars).map_err(|error| {
-                scope.error(
-                    "route",
-                    "vars",
-                    &format!("failed to validate the 'vars' expression: {error}"),
-                );
-            });
-            let expr = expr.ok()?;
-            Some(Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate)
-        }
-    };
+        .collect::<Result<_, _>>()
+        .map_err(|error| scope.error("route", "hosts", &error.to_string()));
+    let methods = MethodSet::parse(&config.methods)
+        .map_err(|error| scope.error("route", "methods", &error.to_string()));
+    let remote_addrs = IpSet::parse(&config.remote_addrs)
+        .map_err(|error| scope.error("route", "remote_addrs", &error.to_string()));
     Some(RouteSpec {
-        uris,
-        hosts,
-        methods,
-        remote_addrs,
+        uris: uris.ok()?,
+        hosts: hosts.ok()?,
+        methods: methods.ok()?,
+        remote_addrs: remote_addrs.ok()?,
         priority: config.priority,
         vars,
-        value,
+        value: (),
     })
 }
 
@@ -245,19 +287,11 @@ fn route(
     service: Dependency<'_, Service>,
     shared: Dependency<'_, PluginSet>,
     units: &AllUnits,
-    run: &Compilation<'_>,
-    diagnostics: &mut Vec<Diagnostic>,
+    scope: &mut Scope<'_>,
 ) -> CompiledRoute {
-    let owner = format!("routes/{}", item.id);
-    let mut scope = Scope {
-        run,
-        owner: &owner,
-        place: &item.place,
-        diagnostics,
-    };
     let config = &item.value;
-    let own = plugins::build(&config.plugins, &mut scope);
-    let (service, shared) = match dependencies(config, &own, service, shared, &mut scope) {
+    let own = plugins::build(&config.plugins, scope);
+    let (service, shared) = match dependencies(config, &own, service, shared, scope) {
         Ok(found) => found,
         Err(outcome) => {
             return CompiledRoute {
@@ -288,7 +322,7 @@ fn route(
         config.upstream.as_ref(),
         config.upstream_id.as_deref(),
         units,
-        &mut scope,
+        scope,
     ) {
         UpstreamLink::None => {
             service.map_or(UpstreamLink::None, |service| service.upstream.clone())

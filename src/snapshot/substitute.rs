@@ -1,20 +1,30 @@
 //! Finds references in JSON and puts values in their place. JSON that holds values lives only
 //! here and is wiped when dropped.
 
-use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde_json::Value;
 use zeroize::Zeroize;
 
+use crate::config::resource::Settings;
 use crate::secrets::{Reference, Resolved, Unresolved, View};
 
-/// Collects every reference in `json`, at any depth.
-pub fn collect(json: &Value, found: &mut BTreeSet<Arc<str>>) {
-    visit(json, &mut String::new(), &mut |_, reference| {
-        if !found.contains(reference) {
-            found.insert(reference.into());
+/// Calls `found` with every reference in `json`, at any depth.
+pub fn visit(json: &Value, found: &mut dyn FnMut(&str)) {
+    match json {
+        Value::String(text) if Reference::is_reference(text) => found(text),
+        Value::Array(items) => items.iter().for_each(|item| visit(item, found)),
+        Value::Object(members) => members.values().for_each(|member| visit(member, found)),
+        _ => {}
+    }
+}
+
+/// The same for a plugin's settings.
+pub fn visit_settings(settings: &Settings, found: &mut dyn FnMut(&str)) {
+    settings.dollar_strings(|text| {
+        if Reference::is_reference(text) {
+            found(text);
         }
     });
 }
@@ -22,7 +32,12 @@ pub fn collect(json: &Value, found: &mut BTreeSet<Arc<str>>) {
 /// Adds the versions of all references in `json` to `stamp`, so that two stamps are equal exactly
 /// when content and secret values are.
 pub fn stamp(json: &Value, view: &View, stamp: &mut impl Hasher) {
-    visit(json, &mut String::new(), &mut |_, reference| {
+    visit(json, &mut |reference| stamp_text(reference, view, stamp));
+}
+
+/// The same for a plugin's settings.
+pub fn stamp_settings(settings: &Settings, view: &View, stamp: &mut impl Hasher) {
+    visit_settings(settings, &mut |reference| {
         stamp_text(reference, view, stamp)
     });
 }
@@ -81,7 +96,7 @@ impl Drop for Substituted {
 #[must_use]
 pub fn has_references(json: &Value) -> bool {
     let mut any = false;
-    visit(json, &mut String::new(), &mut |_, _| any = true);
+    visit(json, &mut |_| any = true);
     any
 }
 
@@ -89,8 +104,8 @@ pub fn has_references(json: &Value) -> bool {
 ///
 /// # Errors
 /// The first reference that has no value now, or whose value is not text.
-pub fn substitute(json: &Value, view: &View) -> Result<Substituted, Missing> {
-    let mut copy = Substituted(json.clone());
+pub fn substitute(json: Value, view: &View) -> Result<Substituted, Missing> {
+    let mut copy = Substituted(json);
     let mut missing = None;
     replace(&mut copy.0, view, &mut String::new(), &mut missing);
     match missing {
@@ -114,23 +129,6 @@ pub fn text<'a>(text: &'a str, field: &str, view: &'a View) -> Result<&'a [u8], 
             reference: text.into(),
             why,
         }),
-    }
-}
-
-fn visit(json: &Value, path: &mut String, found: &mut dyn FnMut(&str, &str)) {
-    match json {
-        Value::String(text) if Reference::is_reference(text) => found(path, text),
-        Value::Array(items) => {
-            for item in items {
-                visit(item, path, found);
-            }
-        }
-        Value::Object(members) => {
-            for member in members.values() {
-                visit(member, path, found);
-            }
-        }
-        _ => {}
     }
 }
 
@@ -158,7 +156,10 @@ fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Optio
                 if missing.is_some() {
                     return;
                 }
-                path.push_str(&format!("[{index}]"));
+                if !path.is_empty() {
+                    path.push('.');
+                }
+                path.push_str(&index.to_string());
                 replace(item, view, path, missing);
                 path.truncate(length);
             }
@@ -218,23 +219,24 @@ mod tests {
     #[test]
     fn references_at_any_depth_become_values() {
         let json = json!({"a": {"b": ["x", "$env://K"]}, "c": 1});
-        let done = substitute(&json, &view(&[("$env://K", Some("v"))])).expect("K has a value");
+        let done =
+            substitute(json.clone(), &view(&[("$env://K", Some("v"))])).expect("K has a value");
         assert_eq!(done.expose(), &json!({"a": {"b": ["x", "v"]}, "c": 1}));
     }
 
     #[test]
     fn a_missing_reference_names_its_field_and_never_stays_as_text() {
         let json = json!({"a": {"b": ["x", "$env://K"]}});
-        let Err(missing) = substitute(&json, &view(&[("$env://K", None)])) else {
+        let Err(missing) = substitute(json.clone(), &view(&[("$env://K", None)])) else {
             panic!("a reference without value must not be substituted");
         };
-        assert_eq!(missing.field, "a.b[1]");
+        assert_eq!(missing.field, "a.b.1");
     }
 
     #[test]
     fn a_reference_inside_other_text_is_a_literal() {
         let json = json!("Bearer $env://K");
-        let done = substitute(&json, &View::default()).expect("nothing to resolve");
+        let done = substitute(json.clone(), &View::default()).expect("nothing to resolve");
         assert_eq!(done.expose(), &json);
     }
 }

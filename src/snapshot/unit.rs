@@ -14,7 +14,7 @@ pub(super) struct Unit<T> {
     /// The piece.
     pub value: T,
     /// What was found while building it; repeated in every snapshot that reuses it.
-    pub diagnostics: Vec<Diagnostic>,
+    pub diagnostics: Box<[Diagnostic]>,
 }
 
 /// One kind's pieces by id.
@@ -71,11 +71,10 @@ impl<T> Units<T> {
         }
         let mut diagnostics = Vec::new();
         let value = build(before.map(|unit| &unit.value), &mut diagnostics);
-        diagnostics.shrink_to_fit();
         let unit = Arc::new(Unit {
             stamp,
             value,
-            diagnostics,
+            diagnostics: diagnostics.into(),
         });
         self.0.insert(Arc::clone(id), Arc::clone(&unit));
         (unit, false)

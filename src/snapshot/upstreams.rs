@@ -1,6 +1,5 @@
 //! Upstreams, standing alone or inline, with their TLS material resolved.
 
-use std::collections::BTreeSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -15,15 +14,15 @@ use crate::secrets::Reference;
 use crate::tls::{CaBundle, CertifiedKey};
 use crate::upstream::{BuildError, Upstream, UpstreamParts, UpstreamTls};
 
-/// References of an upstream.
-pub(super) fn references(config: Option<&UpstreamConfig>, found: &mut BTreeSet<Arc<str>>) {
+/// Calls `found` with each reference of an upstream.
+pub(super) fn visit(config: Option<&UpstreamConfig>, found: &mut dyn FnMut(&str)) {
     for text in config
         .and_then(|config| config.tls.as_ref())
         .into_iter()
         .flat_map(tls_texts)
     {
         if Reference::is_reference(text) {
-            found.insert(text.into());
+            found(text);
         }
     }
 }

@@ -35,6 +35,10 @@ pub struct TlsIdentity {
     pub policy: TlsPolicy,
     /// Earliest end of validity of its pairs; `None` where it refuses.
     pub not_after: Option<SystemTime>,
+    /// Whether requests for its names must come over a handshake that saw a client certificate.
+    /// True also where that cannot be set up and the identity refuses: a connection made for
+    /// another name must not get around it.
+    pub guards_clients: bool,
 }
 
 impl TlsIdentity {
@@ -47,8 +51,9 @@ impl TlsIdentity {
         Self {
             id,
             state: IdentityState::Serving { pairs },
-            policy,
             not_after: Some(not_after),
+            guards_clients: policy.client().is_some(),
+            policy,
         }
     }
 
@@ -59,8 +64,9 @@ impl TlsIdentity {
         Self {
             id,
             state: IdentityState::Refused { reason },
-            policy,
             not_after: None,
+            guards_clients: policy.client().is_some(),
+            policy,
         }
     }
 }

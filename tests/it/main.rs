@@ -20,3 +20,5 @@ mod plugins;
 mod protocols;
 mod quickstart;
 mod smoke;
+mod tls;
+mod upstream;

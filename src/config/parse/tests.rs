@@ -298,7 +298,14 @@ fn duplicate_keys_are_found_in_small_and_large_maps() {
         "routes:\n- {{id: 1, uri: /a, service_id: 1, labels: {{{labels}l39: w, l3: w}}}}"
     ));
     assert_eq!(documents.diagnostics.len(), 2, "{:?}", messages(&documents));
-    assert_eq!(documents.routes[0].value.labels["l39"], "w");
+    assert_eq!(
+        documents.routes[0]
+            .value
+            .labels
+            .as_ref()
+            .expect("has labels")["l39"],
+        "w"
+    );
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Consumers and their credentials, which share the list `consumers` (`spec/00` §1.1, §3).
 
-use std::collections::HashMap;
-
 use super::plugins::{PluginMap, plugins};
-use super::shape::{self, Head, Shared, fields};
+use super::shape::{self, Head, Labels, Shared, fields};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry};
 
@@ -11,30 +9,30 @@ use crate::config::node::{At, Entry};
 #[derive(Debug, Clone, Default)]
 pub struct ConsumerConfig {
     /// Consumer group.
-    pub group_id: Option<String>,
+    pub group_id: Option<Box<str>>,
     /// Auth plugins (its credentials) and others (merged into the route after authentication).
     pub plugins: PluginMap,
     /// Labels; `custom_id` is sent upstream.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
     /// Free text.
-    pub desc: Option<String>,
+    pub desc: Option<Box<str>>,
 }
 
 /// A credential. Its id is `<username>/credentials/<cred-id>`.
 #[derive(Debug, Clone, Default)]
 pub struct CredentialConfig {
     /// The consumer it belongs to.
-    pub username: String,
+    pub username: Box<str>,
     /// Last part of the id.
-    pub credential_id: String,
+    pub credential_id: Box<str>,
     /// At most one, and an auth plugin.
     pub plugins: PluginMap,
     /// Name shown to people.
-    pub name: Option<String>,
+    pub name: Option<Box<str>>,
     /// Free text.
-    pub desc: Option<String>,
+    pub desc: Option<Box<str>>,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
 
 /// Splits `<username>/credentials/<cred-id>`.
@@ -67,7 +65,7 @@ pub(super) fn parse_consumer(
                 });
             }
             "id" => id = Some(shape::id(check, node)),
-            "group_id" => consumer.group_id = shape::id(check, node),
+            "group_id" => consumer.group_id = shape::id(check, node).map(Into::into),
             "plugins" => consumer.plugins = plugins(check, node),
             _ => return head.take(check, Shared::NoName, key, &mut node),
         }
@@ -85,7 +83,7 @@ pub(super) fn parse_consumer(
         );
     }
     consumer.labels = std::mem::take(&mut head.labels);
-    consumer.desc = head.desc.take();
+    consumer.desc = head.desc.take().map(Into::into);
     head.id = username;
     (head, consumer)
 }
@@ -98,8 +96,8 @@ pub(super) fn parse_credential(
 ) -> (Head, CredentialConfig) {
     let (mut head, mut credential) = (Head::default(), CredentialConfig::default());
     if let Some((username, last)) = credential_id(id) {
-        credential.username = username.to_owned();
-        credential.credential_id = last.to_owned();
+        credential.username = username.into();
+        credential.credential_id = last.into();
     } else {
         let message = "expected <username>/credentials/<credential id>";
         check.within("id", |check| check.error(at, "invalid-id", message));
@@ -114,8 +112,8 @@ pub(super) fn parse_credential(
             }
             if !credential
                 .plugins
-                .keys()
-                .all(|name| AUTH_PLUGINS.contains(&&**name))
+                .iter()
+                .all(|(name, _)| AUTH_PLUGINS.contains(&name))
             {
                 let message = "only supports auth type plugins in consumer credential";
                 check.error(at, "invalid-value", message);
@@ -124,8 +122,8 @@ pub(super) fn parse_credential(
         }
         _ => head.take(check, Shared::All, key, &mut node),
     });
-    credential.name = head.name.take();
-    credential.desc = head.desc.take();
+    credential.name = head.name.take().map(Into::into);
+    credential.desc = head.desc.take().map(Into::into);
     credential.labels = std::mem::take(&mut head.labels);
     head.id = Some(id.to_owned());
     (head, credential)

@@ -23,10 +23,11 @@ use super::node::{At, Entry, Node, Tree};
 use crate::diagnostic::Place;
 
 pub use consumer::{ConsumerConfig, CredentialConfig};
-pub use plugins::{PluginMap, PluginSetConfig};
+pub use plugins::{PluginMap, PluginSetConfig, Settings};
 pub use proto::ProtoConfig;
 pub use route::{RouteConfig, ServiceConfig};
 pub use secret::SecretConfig;
+pub use shape::Labels;
 pub use ssl::{SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
     KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,

@@ -1,17 +1,94 @@
 //! Plugin maps, and the objects that are little more than one: plugin_config, consumer_group,
 //! global_rule.
 
-use std::collections::HashMap;
+use std::fmt;
 
-use indexmap::IndexMap;
 use serde_json::Value;
 
-use super::shape::{Head, Shared, fields};
+use super::shape::{Head, Labels, Shared, fields};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node, Tree};
 
-/// `plugins`: plugin name → its configuration object, in file order. References unresolved.
-pub type PluginMap = IndexMap<String, Value>;
+/// `plugins`: plugin name → its settings, in file order. References unresolved.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PluginMap(Box<[(Box<str>, Settings)]>);
+
+impl PluginMap {
+    /// Names and settings in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Settings)> {
+        self.0.iter().map(|(name, settings)| (&**name, settings))
+    }
+
+    /// The settings of one plugin.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Settings> {
+        let (_, settings) = self.0.iter().find(|(plugin, _)| &**plugin == name)?;
+        Some(settings)
+    }
+
+    /// How many plugins there are.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// A plugin's settings: an object, kept as compact JSON text, since a tree of maps costs several
+/// times as much and most settings are looked at once.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Settings(Box<str>);
+
+impl Settings {
+    fn of(object: &Value) -> Self {
+        Self(object.to_string().into_boxed_str())
+    }
+
+    /// The settings as a tree.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.0).expect("it was written from JSON")
+    }
+
+    /// Calls `each` with every string among the values that begins with `$` and may therefore be
+    /// a reference. Costs one scan of the text where there is none.
+    pub fn dollar_strings(&self, mut each: impl FnMut(&str)) {
+        for (at, _) in self.0.match_indices("\"$") {
+            // In compact JSON an opening quote follows `{`, `[`, `,` or `:`; inside a string a
+            // quote follows its backslash.
+            if self.0[..at].ends_with('\\') {
+                continue;
+            }
+            let text = &self.0[at + 1..];
+            let Some(end) = text.find(['"', '\\']) else {
+                continue;
+            };
+            match &text[end..] {
+                rest if rest.starts_with("\":") => {}
+                rest if rest.starts_with('"') => each(&text[..end]),
+                _ => {
+                    let mut texts = serde_json::Deserializer::from_str(&self.0[at..]).into_iter();
+                    if let Some(Ok(text)) = texts.next() {
+                        let text: String = text;
+                        each(&text);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Settings {
+    /// Settings may hold literal secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Settings(…)")
+    }
+}
 
 /// A plugin_config, consumer_group or global_rule.
 #[derive(Debug, Clone, Default)]
@@ -23,23 +100,23 @@ pub struct PluginSetConfig {
     /// Free text.
     pub desc: Option<String>,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
 
 /// Reads a `plugins` map. A plugin without settings (`key-auth:`) has an empty object.
 pub(super) fn plugins(check: &mut Check, node: Node) -> PluginMap {
     let entries = check.map(node).unwrap_or_default();
-    let mut plugins = PluginMap::with_capacity(entries.len());
+    let mut plugins = Vec::with_capacity(entries.len());
     for entry in entries {
         let settings = match entry.node.tree {
             Tree::Null => Some(Value::Object(serde_json::Map::new())),
             _ => check.within(&entry.key, |check| check.object(entry.node)),
         };
         if let Some(settings) = settings {
-            plugins.insert(entry.key.into_string(), settings);
+            plugins.push((entry.key, Settings::of(&settings)));
         }
     }
-    plugins
+    PluginMap(plugins.into())
 }
 
 pub(super) fn parse(

@@ -1,11 +1,9 @@
 //! Routes and services.
 
-use std::collections::HashMap;
-
 use serde_json::Value;
 
 use super::plugins::{PluginMap, plugins};
-use super::shape::{self, Head, Shared, fields, unique};
+use super::shape::{self, Head, Labels, Shared, fields, unique};
 use super::upstream::{self, TimeoutConfig, UpstreamConfig};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node, Tree};
@@ -47,7 +45,7 @@ pub struct RouteConfig {
     /// Free text.
     pub desc: Option<String>,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
 
 /// A service: what several routes share.
@@ -68,7 +66,7 @@ pub struct ServiceConfig {
     /// Free text.
     pub desc: Option<String>,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
 
 pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, RouteConfig) {

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,6 +11,9 @@ use ipnet::IpNet;
 use super::upstream::TimeoutConfig;
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node, Tree};
+
+/// Labels by name. Shared with whoever runs on them; most objects have none.
+pub type Labels = Option<Arc<HashMap<String, String>>>;
 
 /// What every resource object may carry besides its own fields.
 #[derive(Debug, Default)]
@@ -21,7 +25,7 @@ pub(super) struct Head {
     /// Free text.
     pub(super) desc: Option<String>,
     /// Labels.
-    pub(super) labels: HashMap<String, String>,
+    pub(super) labels: Labels,
 }
 
 /// Which of the shared fields a kind has.
@@ -129,7 +133,7 @@ pub(super) fn is_id(text: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
-fn labels(check: &mut Check, node: Node) -> HashMap<String, String> {
+fn labels(check: &mut Check, node: Node) -> Labels {
     let mut labels = HashMap::new();
     for entry in check.map(node).into_iter().flatten() {
         let value = check.within(&entry.key, |check| {
@@ -150,7 +154,7 @@ fn labels(check: &mut Check, node: Node) -> HashMap<String, String> {
             labels.insert(entry.key.into_string(), value);
         }
     }
-    labels
+    (!labels.is_empty()).then(|| Arc::new(labels))
 }
 
 /// A list of at least `min` different texts. What could be read is returned in any case.

@@ -1,8 +1,6 @@
 //! Certificates (`spec/00` §5). PEM or references.
 
-use std::collections::HashMap;
-
-use super::shape::{self, Head, Pem, Shared, fields, inner_fields, pem, unique};
+use super::shape::{self, Head, Labels, Pem, Shared, fields, inner_fields, pem, unique};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node};
 
@@ -43,7 +41,7 @@ pub struct SslConfig {
     /// False hides the item (`status: 0`).
     pub enabled: bool,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
 
 #[derive(Default)]

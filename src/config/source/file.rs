@@ -2,9 +2,12 @@
 //! change are not parsed again.
 
 use std::collections::HashMap;
+use std::hash::{Hash, Hasher};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
 
 use super::{content_hash, files_of, read_bounded};
 use crate::config::Documents;
@@ -77,11 +80,13 @@ impl Source {
             Vec::with_capacity(paths.len()),
             Vec::with_capacity(paths.len()),
         );
+        let mut content = SipHasher13::new();
         for path in paths {
             let bytes =
                 read_bounded(&path, left).map_err(|error| self.unreadable(&path, &error))?;
             left -= bytes.len() as u64;
             let entry = self.parse(&path, &bytes)?;
+            (&path, entry.hash).hash(&mut content);
             let name = entry.file.file.clone();
             retained.push(Retained::on_disk(
                 name,
@@ -93,10 +98,11 @@ impl Source {
             parsed.insert(path, entry);
         }
         self.parsed = parsed;
-        Ok(assemble(
-            &files,
-            Places::new(retained, self.options.env.clone()),
-        ))
+        let places = Places::new(retained, self.options.env.clone());
+        Ok(Documents {
+            content: content.finish(),
+            ..assemble(&files, places)
+        })
     }
 
     fn parse(&self, path: &Path, bytes: &[u8]) -> Result<Parsed, LoadError> {

@@ -199,7 +199,6 @@ fn known(req: &RequestCtx<'_>, key: &[u8]) -> Option<Attached> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
 
     use serde_json::json;
 
@@ -213,7 +212,7 @@ mod tests {
             plugins: None,
             group: GroupLink::Alone,
             custom_id: custom_id.map(Into::into),
-            labels: HashMap::new(),
+            labels: None,
         })
     }
 

@@ -169,7 +169,7 @@ mod tests {
                 plugins: None,
                 group: GroupLink::Alone,
                 custom_id: None,
-                labels: std::collections::HashMap::new(),
+                labels: None,
             }),
             credential_id: None,
         });

@@ -1,4 +1,3 @@
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -153,7 +152,7 @@ fn route_and_consumer_answer() {
             plugins: None,
             group: GroupLink::Member("staff".into()),
             custom_id: None,
-            labels: HashMap::new(),
+            labels: None,
         }),
         credential_id: Some("c1".into()),
     });

@@ -46,6 +46,12 @@ impl Connection<TcpStream> {
         Self::over(tcp(addr))
     }
 
+    /// Takes a stream that is connected already.
+    pub fn over_stream(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self::over(stream)
+    }
+
     /// Gives up a read after so long.
     pub fn set_read_timeout(&self, limit: Duration) {
         self.stream.set_read_timeout(Some(limit)).unwrap();
@@ -109,7 +115,18 @@ impl<S: Read + Write> Connection<S> {
     /// # Errors
     /// The answer is cut short or not HTTP, or none came in time.
     pub fn reply(&mut self) -> io::Result<Option<Reply>> {
-        let message = match self.reader.message(&mut self.stream, Kind::Answer) {
+        self.reply_of(Kind::Answer)
+    }
+
+    /// The next answer, to a request with `HEAD`.
+    pub fn expect_reply_to_head(&mut self) -> Reply {
+        let reply = self.reply_of(Kind::AnswerToHead);
+        let reply = reply.expect("a whole answer must come");
+        reply.expect("an answer must come before the connection closes")
+    }
+
+    fn reply_of(&mut self, kind: Kind) -> io::Result<Option<Reply>> {
+        let message = match self.reader.message(&mut self.stream, kind) {
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
             other => other?,
         };

@@ -288,6 +288,18 @@ impl Gateway {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// The program with this gateway's files and these arguments, such as a successor.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        command
+            .args(args)
+            .arg("--config")
+            .arg(self.dir().join("config.yaml"))
+            .current_dir(self.dir())
+            .stdin(Stdio::null());
+        command
+    }
+
     /// Waits until the program has ended.
     pub fn wait_exit(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;

@@ -7,7 +7,9 @@
 
 pub mod certs;
 pub mod client;
+pub mod dns;
 pub mod gateway;
+pub mod h2;
 pub mod openbao;
 pub mod ports;
 pub mod upstream;

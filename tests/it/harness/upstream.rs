@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use openssl::pkey::PKey;
-use openssl::ssl::{SslAcceptor, SslMethod};
+use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode};
 use openssl::x509::X509;
 
 use super::wire::{Kind, Message, Reader};
@@ -17,8 +17,14 @@ use super::wire::{Kind, Message, Reader};
 pub enum Behaviour {
     /// Answers with this status and body, and keeps the connection.
     Answer(u16, String),
-    /// Sends exactly this, and keeps the connection.
+    /// Sends these bytes as they are, and keeps the connection.
     Raw(String),
+    /// Sends these bytes as they are, then back whatever comes: a protocol it switched to.
+    Switch(String),
+    /// Answers 200 with the request's body.
+    EchoBody,
+    /// A small 200, then the end of the connection, which the answer does not tell.
+    CloseAfter,
     /// Announces a hundred bytes, sends ten, closes.
     CloseMidBody,
     /// Announces chunks, sends one and a half, closes.
@@ -45,6 +51,7 @@ struct Shared {
     behaviour: Mutex<Behaviour>,
     requests: Mutex<Vec<Message>>,
     connections: AtomicUsize,
+    clients: Mutex<Vec<Option<Vec<u8>>>>,
     stopped: AtomicBool,
 }
 
@@ -59,11 +66,26 @@ pub struct Upstream {
 impl Upstream {
     /// An upstream in the clear.
     pub fn start(behaviour: Behaviour) -> Self {
-        Self::serve(behaviour, None)
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), behaviour)
+    }
+
+    /// An upstream in the clear at this address.
+    pub fn start_at(addr: SocketAddr, behaviour: Behaviour) -> Self {
+        Self::serve(addr, behaviour, None)
     }
 
     /// An upstream behind TLS, with this certificate chain and key.
     pub fn start_tls(behaviour: Behaviour, cert_pem: &str, key_pem: &[u8]) -> Self {
+        Self::start_mtls(behaviour, cert_pem, key_pem, None)
+    }
+
+    /// The same; with `client_ca` it takes only clients that have a certificate of that CA.
+    pub fn start_mtls(
+        behaviour: Behaviour,
+        cert_pem: &str,
+        key_pem: &[u8],
+        client_ca: Option<&str>,
+    ) -> Self {
         let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server()).unwrap();
         let mut chain = X509::stack_from_pem(cert_pem.as_bytes())
             .unwrap()
@@ -74,16 +96,23 @@ impl Upstream {
         }
         let key = PKey::private_key_from_pem(key_pem).unwrap();
         builder.set_private_key(&key).unwrap();
-        Self::serve(behaviour, Some(builder.build()))
+        if let Some(ca) = client_ca {
+            let ca = X509::from_pem(ca.as_bytes()).unwrap();
+            builder.cert_store_mut().add_cert(ca).unwrap();
+            builder.set_verify(SslVerifyMode::PEER | SslVerifyMode::FAIL_IF_NO_PEER_CERT);
+        }
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0));
+        Self::serve(anywhere, behaviour, Some(builder.build()))
     }
 
-    fn serve(behaviour: Behaviour, tls: Option<SslAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    fn serve(addr: SocketAddr, behaviour: Behaviour, tls: Option<SslAcceptor>) -> Self {
+        let listener = TcpListener::bind(addr).unwrap();
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             behaviour: Mutex::new(behaviour),
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
+            clients: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -114,6 +143,16 @@ impl Upstream {
         lock(&self.shared.requests).len()
     }
 
+    /// The client's certificate, as DER, of each TLS connection so far.
+    pub fn client_certificates(&self) -> Vec<Option<Vec<u8>>> {
+        lock(&self.shared.clients).clone()
+    }
+
+    /// Forgets the requests so far.
+    pub fn forget(&self) {
+        lock(&self.shared.requests).clear();
+    }
+
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
@@ -135,6 +174,8 @@ fn connection(shared: &Shared, stream: TcpStream, tls: Option<&SslAcceptor>) {
         None => converse(shared, stream),
         Some(tls) => {
             if let Ok(stream) = tls.accept(stream) {
+                let client = stream.ssl().peer_certificate();
+                lock(&shared.clients).push(client.map(|client| client.to_der().unwrap()));
                 converse(shared, stream);
             }
         }
@@ -144,25 +185,35 @@ fn connection(shared: &Shared, stream: TcpStream, tls: Option<&SslAcceptor>) {
 fn converse(shared: &Shared, mut stream: impl Read + Write) {
     let mut reader = Reader::default();
     while let Ok(Some(request)) = reader.message(&mut stream, Kind::Request) {
+        let body = request.body.clone();
         lock(&shared.requests).push(request);
         let behaviour = lock(&shared.behaviour).clone();
-        if !respond(&mut stream, behaviour) {
+        if !respond(&mut stream, behaviour, &body) {
             return;
         }
     }
 }
 
 /// False where the connection must close.
-fn respond(stream: &mut (impl Read + Write), behaviour: Behaviour) -> bool {
+fn respond(stream: &mut (impl Read + Write), behaviour: Behaviour, received: &[u8]) -> bool {
     let last_words: &[u8] = match behaviour {
-        Behaviour::Answer(status, body) => return answer(stream, status, &body),
-        Behaviour::Raw(text) => {
-            return stream.write_all(text.as_bytes()).is_ok() && stream.flush().is_ok();
+        Behaviour::Answer(status, body) => return answer(stream, status, body.as_bytes()),
+        Behaviour::EchoBody => return answer(stream, 200, received),
+        Behaviour::Raw(text) => return send(stream, text.as_bytes()),
+        Behaviour::Switch(text) => {
+            let mut buffer = [0; 1024];
+            let mut alive = send(stream, text.as_bytes());
+            while alive {
+                let count = stream.read(&mut buffer).unwrap_or(0);
+                alive = count > 0 && send(stream, &buffer[..count]);
+            }
+            return false;
         }
         Behaviour::Slow(delay) => {
             std::thread::sleep(delay);
-            return answer(stream, 200, "late");
+            return answer(stream, 200, b"late");
         }
+        Behaviour::CloseAfter => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
         Behaviour::CloseMidBody => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
         Behaviour::CloseMidChunk => {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhe"
@@ -174,15 +225,18 @@ fn respond(stream: &mut (impl Read + Write), behaviour: Behaviour) -> bool {
             b""
         }
     };
-    let _ = stream.write_all(last_words);
-    let _ = stream.flush();
+    send(stream, last_words);
     false
 }
 
-fn answer(stream: &mut impl Write, status: u16, body: &str) -> bool {
+fn answer(stream: &mut impl Write, status: u16, body: &[u8]) -> bool {
     let length = body.len();
-    let text = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n{body}");
-    stream.write_all(text.as_bytes()).is_ok() && stream.flush().is_ok()
+    let head = format!("HTTP/1.1 {status} X\r\nContent-Length: {length}\r\n\r\n");
+    send(stream, &[head.as_bytes(), body].concat())
+}
+
+fn send(stream: &mut impl Write, bytes: &[u8]) -> bool {
+    stream.write_all(bytes).is_ok() && stream.flush().is_ok()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

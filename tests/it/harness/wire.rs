@@ -40,7 +40,7 @@ pub enum Kind {
     Request,
     /// No length: until the connection closes.
     Answer,
-    /// The same to `HEAD`: never a body, whatever its length says.
+    /// Never a body, whatever the head says.
     AnswerToHead,
 }
 
@@ -80,8 +80,9 @@ impl Reader {
     }
 
     fn body(&mut self, from: &mut impl Read, head: &Message, kind: Kind) -> io::Result<Vec<u8>> {
-        let empty = kind == Kind::Answer && matches!(head.word(1), "100" | "101" | "204" | "304");
-        if empty || kind == Kind::AnswerToHead {
+        let status = head.word(1);
+        let bodiless = status.starts_with('1') || matches!(status, "204" | "304");
+        if kind == Kind::AnswerToHead || kind == Kind::Answer && bodiless {
             return Ok(Vec::new());
         }
         if head.header("transfer-encoding").is_some() {

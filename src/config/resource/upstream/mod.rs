@@ -2,10 +2,11 @@
 
 mod parse;
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use serde_json::Value;
+
+use super::shape::Labels;
 
 pub(super) use parse::{parse, parse_inline};
 
@@ -170,5 +171,5 @@ pub struct UpstreamConfig {
     /// Free text.
     pub desc: Option<String>,
     /// Labels.
-    pub labels: HashMap<String, String>,
+    pub labels: Labels,
 }
