@@ -221,7 +221,7 @@ routes:
     );
     assert!(
         told(
-            "routes/2 plugins.ip-restriction.whitelist[0]: failed to check the configuration of \
+            "routes/2 plugins.ip-restriction.whitelist.0: failed to check the configuration of \
              plugin ip-restriction err: must be an IP address or a network in CIDR notation, such as 10.0.0.0/8"
         ),
         "{errors:#?}"
@@ -373,7 +373,7 @@ routes:
     }
     let errors = errors(&healed);
     assert!(
-        errors.len() == 1 && errors[0].starts_with("routes/4 plugins.ip-restriction.whitelist[0]")
+        errors.len() == 1 && errors[0].starts_with("routes/4 plugins.ip-restriction.whitelist.0")
     );
     assert!(!errors[0].contains("no network"), "{errors:?}");
 }

@@ -320,6 +320,9 @@ routes:
         .resources(over(&upstream, &resources))
         .unready()
         .start();
+    wait_until("the traffic listener is open", || {
+        std::net::TcpStream::connect(gateway.http()).is_ok()
+    });
     wait_until("what has its secret is served", || {
         get(&gateway, "/here", &[]).status == 200
     });
