@@ -41,7 +41,7 @@ pub struct Consumers {
     /// By username, for `anonymous_consumer`.
     pub by_name: HashMap<Arc<str>, Arc<Consumer>, ahash::RandomState>,
     /// Per auth plugin.
-    pub by_plugin: HashMap<&'static str, CredentialIndex>,
+    pub by_plugin: HashMap<&'static str, CredentialIndex, ahash::RandomState>,
 }
 
 impl Consumers {

@@ -126,6 +126,11 @@ impl Access for Refuse {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct PluginSet(u128);
 
+const _: () = assert!(
+    super::ALL.len() <= 128,
+    "PluginSet has a bit for each plugin"
+);
+
 impl PluginSet {
     const fn with(self, ordinal: usize) -> Self {
         Self(self.0 | 1 << ordinal)
@@ -327,15 +332,22 @@ impl Scopes {
         self.global_hooks(phase(&self.global)).chain(merged)
     }
 
-    /// Global hooks, less those of the prefer-route kind that the route has enabled itself.
+    /// Global hooks, less those of the prefer-route kind that the merged set has enabled itself.
     fn global_hooks<'a, H: ?Sized>(
         &'a self,
         hooks: &'a [Hook<H>],
     ) -> impl Iterator<Item = &'a Hook<H>> {
         hooks.iter().filter(|hook| {
-            hook.plugin.def.kind != PluginKind::PreferRoute
-                || !self.route.enabled.has(hook.plugin.ordinal)
+            hook.plugin.def.kind != PluginKind::PreferRoute || !self.enables(hook.plugin.ordinal)
         })
+    }
+
+    /// Whether the merged set of route and consumer runs the plugin.
+    fn enables(&self, ordinal: usize) -> bool {
+        match self.consumer.as_deref() {
+            Some(consumer) if consumer.configured.has(ordinal) => consumer.enabled.has(ordinal),
+            _ => self.route.enabled.has(ordinal),
+        }
     }
 }
 
@@ -356,3 +368,6 @@ async fn run_rewrite(hook: &Hook<dyn Rewrite>, req: &mut RequestCtx<'_>) -> Flow
     };
     hook.plugin.answer(flow)
 }
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,8 @@ pub struct Attempt {
     pub status: Option<u16>,
     /// When the try began.
     pub started: Instant,
+    /// Time until the connection stood. Kept only where a log asks for it.
+    pub connect_time: Option<Duration>,
     /// Time until its response head.
     pub header_time: Option<Duration>,
     /// Time until the end of its response.
@@ -195,6 +197,13 @@ impl RequestState {
             .expect("the position was found by this very type")
     }
 
+    /// The same where it was made before.
+    pub fn extension_mut<T: Any>(&mut self) -> Option<&mut T> {
+        self.extensions
+            .iter_mut()
+            .find_map(|state| state.downcast_mut())
+    }
+
     /// This request's state of type `T` where a plugin has made one.
     #[must_use]
     pub fn extension_ref<T: Any>(&self) -> Option<&T> {
@@ -292,20 +301,19 @@ impl RequestCtx<'_> {
 
     /// Attaches the consumer and the identity headers of `spec/02` §1.1, removing forged ones.
     pub fn attach_consumer(&mut self, attached: Attached) {
-        const USERNAME: HeaderName = HeaderName::from_static("x-consumer-username");
-        const CREDENTIAL: HeaderName = HeaderName::from_static("x-credential-identifier");
-        const CUSTOM_ID: HeaderName = HeaderName::from_static("x-consumer-custom-id");
-        self.set_or_remove(USERNAME, Some(&attached.consumer.username));
-        self.set_or_remove(CREDENTIAL, attached.credential_id.as_deref());
-        self.set_or_remove(CUSTOM_ID, attached.consumer.custom_id.as_deref());
+        let consumer = &attached.consumer;
+        self.set_or_remove("X-Consumer-Username", Some(&consumer.username));
+        self.set_or_remove("X-Credential-Identifier", attached.credential_id.as_deref());
+        self.set_or_remove("X-Consumer-Custom-ID", consumer.custom_id.as_deref());
         self.state.consumer = Some(attached);
     }
 
-    fn set_or_remove(&mut self, name: HeaderName, value: Option<&str>) {
+    /// The name as a text: Pingora keeps a static one as it is, where it would copy a `HeaderName`.
+    fn set_or_remove(&mut self, name: &'static str, value: Option<&str>) {
         match value.and_then(|value| HeaderValue::from_str(value).ok()) {
             // The name is valid, so this cannot fail.
             Some(value) => drop(self.head.insert_header(name, value)),
-            None => drop(self.head.remove_header(&name)),
+            None => drop(self.head.remove_header(name)),
         }
     }
 }

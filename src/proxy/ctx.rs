@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
 use crate::plugins::{Chain, RequestState, Scopes};
@@ -43,6 +44,9 @@ pub struct Exchange {
     pub filters_body: bool,
     /// Whether the upstream's response head was received.
     pub response_started: bool,
+    /// Head of an upstream's response without a body, to be answered by us since a filter may
+    /// give it one.
+    pub hollow: Option<Box<ResponseHeader>>,
 }
 
 impl Exchange {
@@ -66,6 +70,7 @@ impl Exchange {
             upgrade: false,
             filters_body: false,
             response_started: false,
+            hollow: None,
         }
     }
 }

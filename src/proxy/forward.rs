@@ -24,6 +24,9 @@ const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host")
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 pub(super) const UPSTREAM_STATUS: HeaderName = HeaderName::from_static("x-apisix-upstream-status");
 
+/// Not a failure: Pingora hands a response back to us this way.
+pub(super) const HOLLOW: ErrorType = ErrorType::Custom("HollowResponse");
+
 // Names are given to Pingora as text: it keeps a static text as it is, where it would copy a
 // `HeaderName`, and the case is the one APISIX sends.
 impl Gateway {
@@ -67,6 +70,7 @@ impl Gateway {
             addr: picked.addr,
             status: None,
             started: self.clock.now(),
+            connect_time: None,
             header_time: None,
             response_time: None,
         });
@@ -114,6 +118,13 @@ impl Gateway {
         upstream_request: &mut RequestHeader,
         exchange: &mut Exchange,
     ) -> Result<()> {
+        if self.wants.connect_time
+            && let Some(attempt) = exchange.state.attempts.last_mut()
+        {
+            // The connection stands since a moment ago.
+            let now = self.clock.now();
+            attempt.connect_time = Some(now.saturating_duration_since(attempt.started));
+        }
         let host = match (&exchange.upstream, &exchange.picked) {
             (Some(upstream), Some(picked)) => {
                 let own = exchange.state.host_override.as_ref();
@@ -227,14 +238,53 @@ impl Gateway {
         if let Some(statuses) = self.upstream_statuses(exchange) {
             response.insert_header("X-APISIX-Upstream-Status", statuses)?;
         }
+        let is_head = session.req_header().method == Method::HEAD;
+        if exchange.filters_body && !is_head && announces_nothing(response) {
+            // Pingora has ended this response; none of its filters could add a body any more.
+            exchange.hollow = Some(Box::new(response.clone()));
+            return Err(Error::explain(
+                HOLLOW,
+                "the response has no body and is answered here",
+            ));
+        }
         let mut req = RequestCtx {
             head: session.req_header_mut(),
             state: &mut exchange.state,
         };
         exchange.scopes.header_filter(&mut req, response);
         exchange.state.status = response.status.as_u16();
+        if exchange.filters_body && !is_head {
+            frame(session, response)?;
+        }
         Ok(())
     }
+}
+
+/// Whether the head says that no byte of a body follows.
+fn announces_nothing(response: &ResponseHeader) -> bool {
+    response
+        .headers
+        .get(header::CONTENT_LENGTH)
+        .is_some_and(|length| length == "0")
+}
+
+/// A filter that changes a body takes `Content-Length` away, after Pingora has looked at it.
+/// HTTP/2 takes `Transfer-Encoding` away again.
+fn frame(session: &Session, response: &mut ResponseHeader) -> Result<()> {
+    let unframed = !response.headers.contains_key(header::CONTENT_LENGTH)
+        && !response.headers.contains_key(header::TRANSFER_ENCODING);
+    let status = response.status.as_u16();
+    if !unframed || status < 200 || matches!(status, 204 | 304) {
+        return Ok(());
+    }
+    if session.req_header().version >= Version::HTTP_11 {
+        response.set_version(Version::HTTP_11);
+        response.insert_header(
+            header::TRANSFER_ENCODING,
+            HeaderValue::from_static("chunked"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Answers `Expect: 100-continue` ourselves, as nginx does, once nothing but the upstream is left

@@ -40,6 +40,7 @@ pub struct Gateway {
     cell: Arc<SnapshotCell>,
     clock: Arc<dyn Clock>,
     settings: ProxySettings,
+    wants: record::Wants,
     no_plugins: Arc<Chain>,
 }
 
@@ -48,6 +49,7 @@ impl Gateway {
     #[must_use]
     pub fn new(cell: Arc<SnapshotCell>, clock: Arc<dyn Clock>, settings: ProxySettings) -> Self {
         Self {
+            wants: record::Wants::of(settings.access_log.as_ref()),
             cell,
             clock,
             settings,
@@ -62,12 +64,10 @@ impl Gateway {
         }
         self.find_route(session, exchange);
         let route = exchange.route.clone();
-        if let Some(Outcome::Serve { chain, .. }) = route.as_ref().map(|route| &route.outcome) {
-            exchange.scopes.route = Arc::clone(chain);
-        } else if let Some(Outcome::Refuse { status: 503 }) =
-            route.as_ref().map(|route| &route.outcome)
-        {
-            return Some(Response::status(503));
+        match route.as_ref().map(|route| &route.outcome) {
+            Some(Outcome::Serve { chain, .. }) => exchange.scopes.route = Arc::clone(chain),
+            Some(Outcome::Refuse { status }) => return Some(Response::status(*status)),
+            Some(Outcome::Absent) | None => return Some(unmatched(session, exchange).await),
         }
         if let Some(response) = run_request_phases(session, exchange).await {
             return Some(response);
@@ -78,7 +78,7 @@ impl Gateway {
             ..
         }) = route.as_ref().map(|route| &route.outcome)
         else {
-            return Some(Response::error_msg(404, "404 Route Not Found"));
+            return None;
         };
         match upstream {
             UpstreamLink::Ready(upstream) => exchange.upstream = Some(Arc::clone(upstream)),
@@ -105,8 +105,23 @@ impl Gateway {
         exchange: &mut Exchange,
         response: Response,
     ) -> Result<()> {
-        exchange.state.source = respond::source_of(&response);
+        exchange.state.source = Source::Gateway;
         respond::answer(session, exchange, response, &self.settings.server).await
+    }
+}
+
+/// Without a route only the global rules run, then it is 404 (`spec/00` §7.1 step 3, §9.5).
+async fn unmatched(session: &mut Session, exchange: &mut Exchange) -> Response {
+    let mut req = RequestCtx {
+        head: session.req_header_mut(),
+        state: &mut exchange.state,
+    };
+    if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
+        return *response;
+    }
+    match exchange.scopes.access(&mut req).await {
+        Flow::Respond(response) => *response,
+        Flow::Continue => Response::error_msg(404, "404 Route Not Found"),
     }
 }
 
@@ -135,6 +150,26 @@ async fn run_request_phases(session: &mut Session, exchange: &mut Exchange) -> O
     match exchange.scopes.access(&mut req).await {
         Flow::Respond(response) => Some(*response),
         Flow::Continue => None,
+    }
+}
+
+impl Gateway {
+    /// Answers a request that failed on its way.
+    async fn answer_failure(
+        &self,
+        session: &mut Session,
+        exchange: &mut Exchange,
+        status: u16,
+    ) -> Result<()> {
+        if let Some(head) = exchange.hollow.take() {
+            return respond::send(session, exchange, *head, Some(Bytes::new())).await;
+        }
+        exchange.state.source = Source::Core;
+        let mut response = Response::status(status);
+        if let Some(statuses) = self.upstream_statuses(exchange) {
+            response = response.with_header(forward::UPSTREAM_STATUS, statuses);
+        }
+        respond::answer(session, exchange, response, &self.settings.server).await
     }
 }
 
@@ -295,23 +330,20 @@ impl ProxyHttp for Gateway {
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return self.refuse_unread(session, status).await;
         };
-        exchange.state.status = if status == 0 { 499 } else { status };
         // An interim answer (100, 103) does not take the place of a final one.
         let answered = session
             .response_written()
             .is_some_and(|head| !head.status.is_informational());
-        if status > 0 && !answered {
-            exchange.state.source = Source::Core;
+        if answered {
+            // What the client saw stands, in logs too.
+        } else if status > 0 {
             session.set_keepalive(None);
-            let mut response = Response::status(status);
-            if let Some(statuses) = self.upstream_statuses(exchange) {
-                response.headers.push((forward::UPSTREAM_STATUS, statuses));
-            }
-            if let Err(error) =
-                respond::answer(session, exchange, response, &self.settings.server).await
-            {
+            if let Err(error) = self.answer_failure(session, exchange, status).await {
                 log::debug!("could not answer {status}: {error}");
             }
+        } else {
+            // nginx's number for a client that left first.
+            exchange.state.status = 499;
         }
         FailToProxy {
             error_code: status,

@@ -1,20 +1,29 @@
 //! The end of a request: log hooks, access log, counters.
 
+use std::borrow::Cow;
+
 use pingora_error::{Error, ErrorSource};
 use pingora_proxy::Session;
 
 use super::ctx::Ctx;
-use super::{Gateway, listener};
+use super::{Gateway, forward, listener};
 use crate::plugins::RequestCtx;
+use crate::telemetry::access_log::AccessLog;
 
 impl Gateway {
     pub(super) fn record(&self, session: &mut Session, error: Option<&Error>, ctx: &mut Ctx) {
-        if let Some(error) = error {
+        if let Some(error) = error
+            && *error.etype() != forward::HOLLOW
+        {
             log_error(session, error);
         }
         let Some(exchange) = ctx.exchange.as_deref_mut() else {
             return;
         };
+        if self.wants.response_headers {
+            let head = session.response_written();
+            exchange.state.response_headers = head.map(|head| Box::new(head.headers.clone()));
+        }
         let now = self.clock.now();
         let state = &mut exchange.state;
         state.request_time = now.saturating_duration_since(state.started);
@@ -31,14 +40,38 @@ impl Gateway {
         };
         exchange.scopes.log(&req);
         if let Some(access_log) = &self.settings.access_log {
-            let redacted = req
-                .state
-                .route
-                .as_ref()
-                .map_or(&[][..], |route| &route.redacted_args);
-            access_log.record(&req, redacted, self.clock.wall());
+            let route = req.state.route.as_ref();
+            let route = route.map_or(&[][..], |route| &route.redacted_args);
+            let names = both(route, &exchange.snapshot.global_redacted);
+            access_log.record(&req, &names, self.clock.wall());
         }
         listener::request_done();
+    }
+}
+
+/// What is kept or measured only where the access log shows it.
+pub(super) struct Wants {
+    /// The response head as sent.
+    pub(super) response_headers: bool,
+    /// How long connecting took.
+    pub(super) connect_time: bool,
+}
+
+impl Wants {
+    pub(super) fn of(access_log: Option<&AccessLog>) -> Self {
+        Self {
+            response_headers: access_log.is_some_and(AccessLog::wants_response_headers),
+            connect_time: access_log.is_some_and(|log| log.wants("upstream_connect_time")),
+        }
+    }
+}
+
+/// The names that the route and the global rules mask; most configurations have at most one.
+fn both<'a>(route: &'a [Box<str>], global: &'a [Box<str>]) -> Cow<'a, [Box<str>]> {
+    match (route, global) {
+        (route, []) => Cow::Borrowed(route),
+        ([], global) => Cow::Borrowed(global),
+        (route, global) => Cow::Owned([route, global].concat()),
     }
 }
 

@@ -8,9 +8,10 @@ use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
 use super::ctx::Exchange;
-use crate::plugins::respond::Source;
 use crate::plugins::{RequestCtx, Response};
 
+/// What a body is where its maker does not say (`spec/00` §7.3).
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const HTML: HeaderValue = HeaderValue::from_static("text/html; charset=utf-8");
 
 /// Answers the request. `server` is the value of the `Server` header.
@@ -23,30 +24,52 @@ pub(super) async fn answer(
     response: Response,
     server: &HeaderValue,
 ) -> Result<()> {
-    exchange.state.status = response.status;
-    let (mut head, mut body) = head_and_body(&response, server)?;
-    let head_only = session.req_header().method == http::Method::HEAD || bodiless(response.status);
+    let (head, body) = head_and_body(&response, server)?;
+    send(session, exchange, head, body).await
+}
+
+/// Sends a whole response through the header and body filters.
+///
+/// # Errors
+/// The client is gone.
+pub(super) async fn send(
+    session: &mut Session,
+    exchange: &mut Exchange,
+    mut head: ResponseHeader,
+    mut body: Option<Bytes>,
+) -> Result<()> {
+    let is_head = session.req_header().method == http::Method::HEAD;
+    exchange.state.status = head.status.as_u16();
+    let length = |body: &Option<Bytes>| body.as_ref().map_or(0, Bytes::len);
+    // Before the filters, so that one that changes the body of an answer to HEAD takes it away.
+    head.insert_header(header::CONTENT_LENGTH, length(&body))?;
     {
         let mut req = RequestCtx {
             head: session.req_header_mut(),
             state: &mut exchange.state,
         };
         exchange.scopes.header_filter(&mut req, &mut head);
-        if exchange.scopes.filters_body() {
+        if !is_head && exchange.scopes.filters_body() {
             exchange.scopes.body_filter(&mut req, &mut body, true);
         }
     }
     let status = head.status.as_u16();
     exchange.state.status = status;
-    let body = body.unwrap_or_default();
-    if !bodiless(status) {
-        head.insert_header(header::CONTENT_LENGTH, body.len())?;
+    if bodiless(status) {
+        head.remove_header(&header::CONTENT_LENGTH);
+        body = None;
+    } else if is_head {
+        body = None;
+    } else {
+        head.insert_header(header::CONTENT_LENGTH, length(&body))?;
     }
-    let empty = body.is_empty() || head_only;
-    let sent = body.len() as u64;
+    let body = body.unwrap_or_default();
     close_when_stopping(session);
-    session.write_response_header(Box::new(head), empty).await?;
-    if !empty {
+    session
+        .write_response_header(Box::new(head), body.is_empty())
+        .await?;
+    if !body.is_empty() {
+        let sent = body.len() as u64;
         session.write_response_body(Some(body), true).await?;
         exchange.state.body_bytes_sent += sent;
     }
@@ -85,7 +108,12 @@ fn head_and_body(
         head.append_header(name.clone(), value.clone())?;
     }
     let body = match &response.body {
-        Some(body) => Some(body.clone()),
+        Some(body) => {
+            if !body.is_empty() && !head.headers.contains_key(header::CONTENT_TYPE) {
+                head.insert_header(header::CONTENT_TYPE, TEXT)?;
+            }
+            Some(body.clone())
+        }
         None if response.status >= 400 => {
             head.insert_header(header::CONTENT_TYPE, HTML)?;
             Some(page(response.status))
@@ -118,14 +146,4 @@ pub(super) fn page(status: u16) -> Bytes {
     Bytes::from(format!(
         "<html>\r\n<head><title>{status} {reason}</title></head>\r\n<body>\r\n<center><h1>{status} {reason}</h1></center>\r\n<hr><center>claviger</center>\r\n</body>\r\n</html>\r\n"
     ))
-}
-
-/// Marks who made the answer.
-pub(super) const fn source_of(response: &Response) -> Source {
-    // A status without a body is the server core's page in APISIX.
-    if response.body.is_some() {
-        Source::Gateway
-    } else {
-        Source::Core
-    }
 }

@@ -16,7 +16,7 @@ use crate::config::resource::{Item, KeepalivePoolConfig, PluginMap, PluginSetCon
 use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::kept::Kept;
-use crate::plugins::Chain;
+use crate::plugins::{Chain, Plugin};
 use crate::routing::RouterMode;
 use crate::secrets::reference::Target;
 use crate::secrets::{Reference, View};
@@ -65,7 +65,15 @@ pub struct Compilation<'a> {
     pub now: SystemTime,
     /// Enabled plugins of this document.
     plugins: Option<HashSet<String>>,
-    metadata: HashMap<Arc<str>, (u64, substitute::Substituted)>,
+    metadata: HashMap<Arc<str>, Metadata>,
+}
+
+/// One plugin's metadata.
+struct Metadata {
+    /// Changes with the declaration and the values it refers to.
+    stamp: u64,
+    /// `None` where a reference has no value.
+    values: Option<substitute::Substituted>,
 }
 
 /// Where findings about one object go.
@@ -89,6 +97,8 @@ pub struct AllUnits {
     pub(super) consumer_groups: Units<PluginSet>,
     pub(super) global_rules: Units<PluginSet>,
     pub(super) consumers: Units<consumers::ConsumerUnit>,
+    /// Keys that two consumers share; found again only when the index is.
+    pub(super) duplicate_keys: Arc<[Diagnostic]>,
     pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
 }
@@ -101,18 +111,20 @@ impl Compilation<'_> {
         enabled.is_none_or(|enabled| enabled.contains(name))
     }
 
-    /// The plugin's metadata, values in place.
+    /// The plugin's metadata, values in place; `None` where a reference in it has no value, so
+    /// that the plugin cannot run.
     #[must_use]
-    pub fn metadata(&self, name: &str) -> &Value {
-        self.metadata
-            .get(name)
-            .map_or(&Value::Null, |(_, json)| json.expose())
+    pub fn metadata(&self, name: &str) -> Option<&Value> {
+        match self.metadata.get(name) {
+            None => Some(&Value::Null),
+            Some(metadata) => metadata.values.as_ref().map(|values| values.expose()),
+        }
     }
 
     /// Changes with the plugin's metadata and whether the plugin is enabled.
     #[must_use]
     pub fn plugin_stamp(&self, name: &str) -> u64 {
-        let metadata = self.metadata.get(name).map_or(0, |(stamp, _)| *stamp);
+        let metadata = self.metadata.get(name).map_or(0, |metadata| metadata.stamp);
         metadata ^ u64::from(self.plugin_enabled(name))
     }
 
@@ -328,12 +340,9 @@ pub fn compile(
     let router = routes::compile(documents, previous, &mut units, &run);
     let (names, certificates) = certificates::compile(documents, previous, &mut units, &run);
 
-    let global: Vec<_> = documents
-        .global_rules
-        .iter()
-        .filter_map(|item| units.global_rules.get(&item.id))
-        .flat_map(|unit| unit.value.plugins.values().cloned())
-        .collect();
+    let global = global_plugins(documents, &units, &run, &mut diagnostics);
+    let global_redacted = units.global_rules.iter();
+    let global_redacted = global_redacted.flat_map(|(_, unit)| unit.value.redacted.iter().cloned());
     let global_refused = !documents.refused_global_rules.is_empty()
         || units
             .global_rules
@@ -346,6 +355,7 @@ pub fn compile(
         router,
         global: Arc::new(Chain::build(&global)),
         global_refused,
+        global_redacted: global_redacted.collect(),
         consumers,
         names,
         certificates,
@@ -353,6 +363,40 @@ pub fn compile(
         diagnostics,
         units,
     }
+}
+
+/// The plugins of all global rules, in file order. Differs from APISIX, which runs none of the
+/// instances where two rules hold the same plugin: with both running, no protection is lost.
+fn global_plugins(
+    documents: &Documents,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<Arc<Plugin>> {
+    let mut plugins = Vec::new();
+    let mut holders: HashMap<&str, &Arc<str>> = HashMap::new();
+    for item in &documents.global_rules {
+        let Some(unit) = units.global_rules.get(&item.id) else {
+            continue;
+        };
+        for (name, plugin) in &unit.value.plugins {
+            if let Some(holder) = holders.insert(*name, &item.id) {
+                let owner = format!("global_rules/{}", item.id);
+                let mut scope = Scope {
+                    run,
+                    owner: &owner,
+                    place: &item.place,
+                    diagnostics,
+                };
+                let message = format!(
+                    "plugin {name} stands in global rule {holder} too; both run (APISIX runs neither)"
+                );
+                scope.error("duplicate-plugin", &format!("plugins.{name}"), &message);
+            }
+            plugins.push(Arc::clone(plugin));
+        }
+    }
+    plugins
 }
 
 fn sets(
@@ -383,28 +427,28 @@ fn metadata(
     view: &View,
     env: &CompileEnv,
     diagnostics: &mut Vec<Diagnostic>,
-) -> HashMap<Arc<str>, (u64, substitute::Substituted)> {
+) -> HashMap<Arc<str>, Metadata> {
     let mut metadata = HashMap::new();
     for item in &documents.plugin_metadata {
-        match substitute::substitute((*item.value).clone(), view) {
-            Ok(values) => {
-                let mut stamp = env.hasher.build_hasher();
-                item.fingerprint.hash(&mut stamp);
-                substitute::stamp(&item.value, view, &mut stamp);
-                metadata.insert(Arc::clone(&item.id), (stamp.finish(), values));
-            }
-            Err(missing) => {
-                let (severity, code, message) = unresolved(&missing, documents);
-                diagnostics.push(Diagnostic {
-                    severity,
-                    code,
-                    place: documents.places.locate(&item.place, &missing.field),
-                    object: format!("plugin_metadata/{}", item.id),
-                    field: missing.field,
-                    message,
-                });
-            }
-        }
+        let mut stamp = env.hasher.build_hasher();
+        item.fingerprint.hash(&mut stamp);
+        substitute::stamp(&item.value, view, &mut stamp);
+        let values = substitute::substitute((*item.value).clone(), view).map_err(|missing| {
+            let (severity, code, message) = unresolved(&missing, documents);
+            diagnostics.push(Diagnostic {
+                severity,
+                code,
+                place: documents.places.locate(&item.place, &missing.field),
+                object: format!("plugin_metadata/{}", item.id),
+                field: missing.field,
+                message,
+            });
+        });
+        let metadatum = Metadata {
+            stamp: stamp.finish(),
+            values: values.ok(),
+        };
+        metadata.insert(Arc::clone(&item.id), metadatum);
     }
     metadata
 }
@@ -449,7 +493,7 @@ fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, Item
     let refusing = |routes: &Units<routes::RouteUnit>| {
         routes
             .iter()
-            .filter(|(_, unit)| matches!(unit.value.route.outcome, super::Outcome::Refuse { .. }))
+            .filter(|(_, unit)| !matches!(unit.value.route.outcome, super::Outcome::Serve { .. }))
             .count()
     };
     let refused_sets =

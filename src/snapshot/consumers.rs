@@ -14,7 +14,7 @@ use super::plugins::{self, BuiltCredential, PluginSet};
 use crate::config::Documents;
 use crate::config::resource::{ConsumerConfig, CredentialConfig, Item};
 use crate::consumer::{Consumer, Consumers, CredentialEntry, GroupLink, IndexBuilder};
-use crate::diagnostic::{Diagnostic, Severity};
+use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::plugins::Chain;
 
 /// What one entry of the list `consumers` gives.
@@ -78,15 +78,20 @@ pub(super) fn compile(
     }
     let unchanged = all_reused && before.is_some_and(|before| before.len() == built.len());
     units.consumers = built;
-    match previous {
+    let consumers = match previous {
         Some(previous) if unchanged => {
-            // Duplicates are found while an index is built: they stand as long as it does.
-            let standing = previous.diagnostics.iter();
-            diagnostics.extend(standing.filter(|found| found.code == DUPLICATE).cloned());
+            units.duplicate_keys = Arc::clone(&previous.units.duplicate_keys);
             Arc::clone(&previous.consumers)
         }
-        _ => Arc::new(index(documents, units, run, diagnostics)),
-    }
+        _ => {
+            let mut duplicates = Vec::new();
+            let consumers = Arc::new(index(documents, units, run, &mut duplicates));
+            units.duplicate_keys = duplicates.into();
+            consumers
+        }
+    };
+    diagnostics.extend_from_slice(&units.duplicate_keys);
+    consumers
 }
 
 fn consumer(
@@ -172,30 +177,22 @@ fn index(
 ) -> Consumers {
     let mut builders: HashMap<&'static str, IndexBuilder> = HashMap::new();
     let mut consumers = Consumers::default();
-    let ids = documents
-        .consumers
-        .iter()
-        .map(|item| (&item.id, &item.place));
-    let ids = ids.chain(
-        documents
-            .credentials
-            .iter()
-            .map(|item| (&item.id, &item.place)),
-    );
-    for (id, place) in ids {
+    for item in &documents.consumers {
+        if let Some(unit) = units
+            .consumers
+            .get(&item.id)
+            .filter(|unit| !unit.value.refused)
+        {
+            let consumer = Arc::clone(&unit.value.consumer);
+            consumers.by_name.insert(Arc::clone(&item.id), consumer);
+        }
+    }
+    for (_, id, place) in in_file_order(documents) {
         let Some(unit) = units.consumers.get(id).map(|unit| &unit.value) else {
             continue;
         };
-        if unit.refused {
-            continue;
-        }
-        if unit.credential_id.is_none() {
-            consumers.by_name.insert(
-                Arc::clone(&unit.consumer.username),
-                Arc::clone(&unit.consumer),
-            );
-        } else if !consumers.by_name.contains_key(&unit.consumer.username) {
-            // Its consumer was refused.
+        // Nothing stands on a consumer that was refused.
+        if unit.refused || !consumers.by_name.contains_key(&unit.consumer.username) {
             continue;
         }
         for credential in &unit.credentials {
@@ -225,6 +222,18 @@ fn index(
         .map(|(plugin, builder)| (plugin, builder.build()))
         .collect();
     consumers
+}
+
+/// Consumers and credentials as the file lists them: of two equal keys the later one wins.
+fn in_file_order(documents: &Documents) -> Vec<(usize, &Arc<str>, &Place)> {
+    let consumers = documents.consumers.iter();
+    let consumers = consumers.map(|item| (item.index, &item.id, &item.place));
+    let credentials = documents.credentials.iter();
+    let credentials = credentials.map(|item| (item.index, &item.id, &item.place));
+    let mut all: Vec<_> = consumers.chain(credentials).collect();
+    // Two sorted runs, so this is one merge.
+    all.sort_by_key(|(index, _, _)| *index);
+    all
 }
 
 /// APISIX's text for duplicates (`spec/02` §1).

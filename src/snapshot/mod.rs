@@ -7,6 +7,8 @@ mod consumers;
 mod plugins;
 mod routes;
 pub mod substitute;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod upstreams;
 
@@ -33,7 +35,10 @@ pub enum Outcome {
         /// Whether WebSocket upgrades are passed on.
         websocket: bool,
     },
-    /// A piece the route stands on is missing or refused (`spec/00` §1.3).
+    /// The route itself is invalid: it answers as a path without a route does (`spec/00` §1.3),
+    /// so that no broader route takes over what it guarded.
+    Absent,
+    /// A piece the route stands on is missing or refused: the stock page of this status.
     Refuse {
         /// 404 or 503.
         status: u16,
@@ -101,6 +106,8 @@ pub struct Snapshot {
     pub global: Arc<Chain>,
     /// A global rule was refused: every request answers 503.
     pub global_refused: bool,
+    /// What the global rules' plugins want masked in logs, of any route.
+    pub global_redacted: Box<[Box<str>]>,
     /// Consumers.
     pub consumers: Arc<Consumers>,
     /// Certificates by name.

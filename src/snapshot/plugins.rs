@@ -12,7 +12,7 @@ use crate::config::resource::{PluginMap, Settings};
 use crate::plugins::{
     self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
 };
-use crate::secrets::View;
+use crate::telemetry::redact;
 
 /// The plugins of one route, service, plugin_config, group, global rule or consumer.
 #[derive(Default)]
@@ -69,20 +69,41 @@ fn build_one(
 ) -> Result<(&'static PluginDef, Plugin, Vec<Box<str>>), ()> {
     let field = format!("plugins.{name}");
     let (ordinal, def) = known(name, &field, scope)?;
+    let invalid = |scope: &mut Scope<'_>, code, error: &BuildError| {
+        scope.error(code, &at(&field, error), &failed(name, error));
+    };
     let json = settings.json();
     let has_references = substitute::has_references(&json);
-    let meta = Meta::parse(&json).map_err(|error| {
-        scope.error("plugin-config", &at(&field, &error), &failed(name, &error))
-    })?;
+    let values = match substitute::substitute(json, scope.run.view) {
+        Ok(values) => values,
+        Err(missing) => {
+            let json = settings.json();
+            let meta =
+                Meta::parse(&json).map_err(|error| invalid(scope, "plugin-config", &error))?;
+            if meta.disable {
+                return Ok((
+                    def,
+                    Plugin::new(ordinal, def, meta, Hooks::default()),
+                    Vec::new(),
+                ));
+            }
+            let field = join(&field, &missing.field);
+            scope.unresolved(&field, &missing);
+            let meta = meta_of_refusal(&json, meta);
+            return Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()));
+        }
+    };
+    // Values are in place in `_meta` too: the text of a reference is never compared or sent.
+    let meta =
+        Meta::parse(values.expose()).map_err(|error| invalid(scope, "plugin-config", &error))?;
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }
+    let built = build_hooks(def, values.expose(), scope);
     if meta.disable {
         // Its configuration may be wrong: it does not run (`spec/00` §1.3).
-        if let Ok(values) = values(json, scope.run.view)
-            && let Err(error) = build_hooks(def, values.expose(), scope)
-        {
-            scope.warn("plugin-config", &at(&field, &error), &failed(name, &error));
+        if let Built::Invalid(error) = &built {
+            scope.warn("plugin-config", &at(&field, error), &failed(name, error));
         }
         return Ok((
             def,
@@ -90,27 +111,41 @@ fn build_one(
             Vec::new(),
         ));
     }
-    let values = match values(json, scope.run.view) {
-        Ok(values) => values,
-        Err(missing) => {
-            let field = join(&field, &missing.field);
-            scope.unresolved(&field, &missing);
-            return Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()));
-        }
-    };
-    match build_hooks(def, values.expose(), scope) {
-        Ok(hooks) => {
-            let redacted = hooks.redacted().to_vec();
+    match built {
+        Built::Hooks(hooks) => {
+            let redacted = hooks.redacted().iter();
+            // What is masked by custom need not be named.
+            let redacted = redacted
+                .filter(|name| !redact::is_sensitive(name, &[]))
+                .cloned();
+            let redacted = redacted.collect();
             Ok((def, Plugin::new(ordinal, def, meta, hooks), redacted))
         }
-        Err(error) if has_references => {
+        Built::NoMetadata => Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new())),
+        Built::Invalid(error) if has_references => {
             // The value a reference brought does not fit; only its user refuses.
-            scope.error("secret-value", &at(&field, &error), &failed(name, &error));
+            invalid(scope, "secret-value", &error);
             Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()))
         }
-        Err(error) => {
-            scope.error("plugin-config", &at(&field, &error), &failed(name, &error));
+        Built::Invalid(error) => {
+            invalid(scope, "plugin-config", &error);
             Err(())
+        }
+    }
+}
+
+/// What of an unresolved plugin's `_meta` still holds: a filter or a body that is itself made of
+/// references is no filter and no body.
+fn meta_of_refusal(json: &Value, meta: Meta) -> Meta {
+    let readable = json
+        .get("_meta")
+        .is_none_or(|meta| !substitute::has_references(meta));
+    if readable {
+        meta
+    } else {
+        Meta {
+            priority: meta.priority,
+            ..Meta::default()
         }
     }
 }
@@ -165,7 +200,7 @@ fn build_credential(
     if Meta::parse(&json).is_ok_and(|meta| meta.disable) {
         return Ok(None);
     }
-    let values = match values(json, scope.run.view) {
+    let values = match substitute::substitute(json, scope.run.view) {
         Ok(values) => values,
         Err(missing) => {
             let field = join(field, &missing.field);
@@ -220,26 +255,34 @@ fn known(
     }
 }
 
-fn values(json: Value, view: &View) -> Result<substitute::Substituted, substitute::Missing> {
-    substitute::substitute(json, view)
+/// What became of a plugin's configuration.
+enum Built {
+    Hooks(Hooks),
+    /// A reference in the plugin's metadata has no value; it was reported there.
+    NoMetadata,
+    Invalid(BuildError),
 }
 
-fn build_hooks(def: &PluginDef, json: &Value, scope: &Scope<'_>) -> Result<Hooks, BuildError> {
+fn build_hooks(def: &PluginDef, json: &Value, scope: &Scope<'_>) -> Built {
     let env = scope.run.env;
+    let Some(metadata) = scope.run.metadata(def.name) else {
+        return Built::NoMetadata;
+    };
     let ctx = BuildCtx {
         owner: scope.owner,
-        metadata: scope.run.metadata(def.name),
+        metadata,
         attr: env.plugin_attr.get(def.name).unwrap_or(&Value::Null),
         https_ports: &env.https_ports,
         metrics: &env.metrics,
         kept: &env.kept,
         clock: &env.clock,
     };
-    if json.get("_meta").is_some() {
+    let built = if json.get("_meta").is_some() {
         (def.build)(substitute::without_meta(json).expose(), &ctx)
     } else {
         (def.build)(json, &ctx)
-    }
+    };
+    built.map_or_else(Built::Invalid, Built::Hooks)
 }
 
 fn failed(name: &str, error: &BuildError) -> String {

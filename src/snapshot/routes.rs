@@ -167,7 +167,7 @@ pub(super) fn compile(
                     id: Arc::clone(&refused.id),
                     ..RouteInfo::default()
                 }),
-                outcome: Outcome::Refuse { status: 404 },
+                outcome: Outcome::Absent,
             })
         });
         specs.extend(spec.map(|spec| (refused.index, Arc::new(spec))));
@@ -195,7 +195,7 @@ fn route_unit(
     let matches = matches(&item.value, hosts, scope);
     let mut compiled = route(item, service, shared, units, scope);
     if !matches.sound {
-        compiled.outcome = Outcome::Refuse { status: 404 };
+        compiled.outcome = Outcome::Absent;
     }
     let route = Arc::new(compiled);
     let spec = matches
@@ -292,10 +292,10 @@ fn route(
     let own = plugins::build(&config.plugins, scope);
     let (service, shared) = match dependencies(config, &own, service, shared, scope) {
         Ok(found) => found,
-        Err(status) => {
+        Err(outcome) => {
             return CompiledRoute {
                 info: info(item, None, Vec::new()),
-                outcome: Outcome::Refuse { status },
+                outcome,
             };
         }
     };
@@ -342,16 +342,16 @@ fn route(
     }
 }
 
-/// What the route stands on, or the status it answers without it (`spec/00` §1.3).
+/// What the route stands on, or what becomes of it without (`spec/00` §1.3).
 fn dependencies<'a>(
     config: &RouteConfig,
     own: &PluginSet,
     service: Dependency<'a, Service>,
     shared: Dependency<'a, PluginSet>,
     scope: &mut Scope<'_>,
-) -> Result<(Option<&'a Service>, Option<&'a PluginSet>), u16> {
+) -> Result<(Option<&'a Service>, Option<&'a PluginSet>), Outcome> {
     if own.refused {
-        return Err(404);
+        return Err(Outcome::Absent);
     }
     let service = match service {
         None => None,
@@ -363,7 +363,7 @@ fn dependencies<'a>(
                 "service_id",
                 &format!("service {id} does not exist or is invalid; the route answers 404"),
             );
-            return Err(404);
+            return Err(Outcome::Refuse { status: 404 });
         }
     };
     let shared = match shared {
@@ -376,7 +376,7 @@ fn dependencies<'a>(
                 "plugin_config_id",
                 &format!("plugin_config {id} does not exist or is invalid; the route answers 503"),
             );
-            return Err(503);
+            return Err(Outcome::Refuse { status: 503 });
         }
     };
     Ok((service, shared))

@@ -90,6 +90,14 @@ impl AccessLog {
         self.0.format.variables().any(is_header)
     }
 
+    /// Whether the format shows `$<name>`, which may be measured only then.
+    #[must_use]
+    pub fn wants(&self, name: &str) -> bool {
+        let is_it =
+            |variable: &Variable| matches!(variable, Variable::Named(found) if **found == *name);
+        self.0.format.variables().any(is_it)
+    }
+
     /// Lines dropped so far.
     #[must_use]
     pub fn dropped(&self) -> u64 {

@@ -20,6 +20,7 @@ mod layers;
 mod leaks;
 mod lifecycle;
 mod managers;
+mod plugins;
 mod protocols;
 mod quickstart;
 mod resolve;

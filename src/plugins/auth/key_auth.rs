@@ -172,7 +172,7 @@ impl KeyAuth {
             return;
         }
         let path = req.head.uri.path();
-        let target = match query::map_args(query, ours, None) {
+        let target = match query::without_args(query, ours) {
             Some(kept) => [path, "?", &kept].concat(),
             None => path.to_owned(),
         };

@@ -178,6 +178,7 @@ mod tests {
                 addr: ([10, 0, 0, last_octet], 80).into(),
                 status: Some(200),
                 started: state.started,
+                connect_time: None,
                 header_time: time,
                 response_time: time,
             });

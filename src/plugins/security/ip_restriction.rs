@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn wrong_configuration_names_the_field() {
         let one = ": exactly one of whitelist and blacklist is required";
-        let ip = "must be an IP address or a network in CIDR notation";
+        let ip = "must be an IP address or a network in CIDR notation, such as 10.0.0.0/8";
         for (json, expected) in [
             (json!(null), one.to_owned()),
             (

@@ -142,6 +142,10 @@ struct Pending(SmallVec<[(usize, Work); 1]>);
 
 impl HeaderFilter for ResponseRewrite {
     fn header_filter(&self, req: &mut RequestCtx<'_>, response: &mut ResponseHeader) {
+        // A response that broke before it was sent is answered anew: nothing of it remains.
+        if let Some(Pending(pending)) = req.state.extension_mut() {
+            pending.retain(|(owner, _)| *owner != self.instance());
+        }
         let vars = ResponseVars {
             request: Vars {
                 head: req.head,

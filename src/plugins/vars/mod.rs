@@ -1,6 +1,5 @@
 //! Request variables (`spec/00` §9.4, `spec/05` §2): what `$name` means for a request.
 
-mod log;
 mod text;
 
 use std::borrow::Cow;
@@ -12,8 +11,6 @@ use super::ctx::{Attempt, RequestCtx, RequestState};
 use crate::consumer::GroupLink;
 use crate::expr::{VarSource, Variable};
 use crate::http::{cookie, query};
-
-pub use self::log::LogVars;
 
 /// Variables of a request by its parts, for callers that have no [`RequestCtx`] at hand.
 #[derive(Clone, Copy)]
@@ -182,6 +179,9 @@ impl<'a> Vars<'a> {
             }
             "upstream_response_time" => {
                 self.attempts(|attempt| attempt.response_time.map(text::seconds))?
+            }
+            "upstream_connect_time" => {
+                self.attempts(|attempt| attempt.connect_time.map(text::seconds))?
             }
             "upstream_header_time" => {
                 self.attempts(|attempt| attempt.header_time.map(text::seconds))?

@@ -188,6 +188,7 @@ fn attempts_are_joined_and_times_are_in_seconds() {
     );
     let state = &mut exchange.state;
     let attempt = |addr: &str, status, millis: Option<u64>| Attempt {
+        connect_time: millis.map(|_| Duration::from_millis(1)),
         addr: addr.parse().expect("address is valid"),
         status,
         started: state.started,

@@ -136,6 +136,17 @@ impl<S: Read + Write> Connection<S> {
         }))
     }
 
+    /// The answer to `HEAD`, which must come.
+    pub fn expect_head_reply(&mut self) -> Reply {
+        let message = self.reader.message(&mut self.stream, Kind::AnswerToHead);
+        let message = message.expect("a whole answer must come");
+        let message = message.expect("an answer must come before the connection closes");
+        Reply {
+            status: message.word(1).parse().unwrap_or(0),
+            message,
+        }
+    }
+
     /// The next answer, which must come.
     pub fn expect_reply(&mut self) -> Reply {
         let reply = self.reply().expect("a whole answer must come");
