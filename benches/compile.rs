@@ -1,6 +1,11 @@
 //! From text to snapshot: 10 000 routes and 10 000 consumers read, compiled anew, and compiled
 //! again after one route changed; then 100 000 consumers.
 
+#![expect(
+    missing_docs,
+    reason = "`criterion_group!` makes a public function without docs"
+)]
+
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hint::black_box;

@@ -230,31 +230,30 @@ fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
         .filter(|diagnostic| !known.contains(&key(diagnostic)));
     // A manager that is away leaves a finding per reference; one line says it for all.
     let mut unresolved: BTreeMap<_, (&Diagnostic, usize)> = BTreeMap::new();
-    let mut logged = 0;
+    let mut others = Vec::new();
     for diagnostic in new {
         if diagnostic.code == compile::UNRESOLVED {
             let alike = unresolved.entry(manager_and_reason(&diagnostic.message));
             alike.or_insert((diagnostic, 0)).1 += 1;
-            continue;
+        } else {
+            others.push(diagnostic);
         }
-        logged += 1;
-        if logged > MOST_LOGGED {
-            continue;
-        }
+    }
+    for diagnostic in others.iter().take(MOST_LOGGED) {
         match diagnostic.severity {
             Severity::Error => log::error!("{diagnostic}"),
             Severity::Warning => log::warn!("{diagnostic}"),
         }
-    }
-    if logged > MOST_LOGGED {
-        let more = logged - MOST_LOGGED;
-        log::error!("{more} more findings; `claviger check --resolve` tells all");
     }
     for (first, count) in unresolved.into_values() {
         match count - 1 {
             0 => log::warn!("{first}"),
             more => log::warn!("{first} (and {more} more references, for the same reason)"),
         }
+    }
+    if others.len() > MOST_LOGGED {
+        let more = others.len() - MOST_LOGGED;
+        log::error!("{more} more findings; `claviger check --resolve` tells all");
     }
 }
 
@@ -275,7 +274,7 @@ fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
     (&diagnostic.object, &diagnostic.field, &diagnostic.message)
 }
 
-/// So many findings are logged one by one; more lines say nothing more.
+/// So many lines say nothing more.
 const MOST_LOGGED: usize = 200;
 
 #[cfg(test)]

@@ -193,14 +193,16 @@ fn choose(
         n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
     };
     let view = scope.run.view;
-    let halves = substitute::text(cert, &cert_field, view)
-        .and_then(|cert| Ok((cert, substitute::text(key, &key_field, view)?)));
-    let (cert, key) = match halves {
-        Ok(halves) => halves,
-        Err(missing) => {
-            scope.unresolved(&missing.field, &missing);
-            return None;
-        }
+    let cert = substitute::text(cert, &cert_field, view);
+    let key = substitute::text(key, &key_field, view);
+    for missing in [&cert, &key]
+        .into_iter()
+        .filter_map(|half| half.as_ref().err())
+    {
+        scope.unresolved(&missing.field, missing);
+    }
+    let (Ok(cert), Ok(key)) = (cert, key) else {
+        return None;
     };
     // Literal halves are wrapped too: a key is a secret however it got here.
     let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));

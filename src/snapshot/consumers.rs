@@ -208,12 +208,13 @@ fn index(
                 data: Arc::clone(&credential.data),
             };
             if let Some(earlier) = builder.insert_digest(credential.digest, entry) {
+                let field = format!("plugins.{}", credential.plugin);
                 diagnostics.push(Diagnostic {
                     severity: Severity::Error,
                     code: DUPLICATE,
-                    place: place.clone(),
+                    place: run.places.locate(place, &field),
                     object: format!("consumers/{id}"),
-                    field: format!("plugins.{}", credential.plugin),
+                    field,
                     message: duplicate(credential.plugin, &earlier),
                 });
             }

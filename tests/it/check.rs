@@ -110,14 +110,15 @@ fn missing_resources_are_a_finding() {
 
 #[test]
 fn both_files_are_told_about_at_once() {
-    let bootstrap = "apisix:\n  node_listn: 80\n";
-    let resources = "routes:\n  - {id: 1, uri: /, plugins: {nope: {}}}\n#END\n";
+    let bootstrap = "apisix:\n  node_listen: MARKER\n";
+    let resources = "routes:\n  - {id: 1, uri: /, plugins: {}, nope: MARKER}\n#END\n";
     let checked = Checked::with(resources).file("config.yaml", bootstrap);
     let (code, said) = checked.says(&[]);
     assert_eq!(code, 1, "{said}");
-    assert!(said.contains("config.yaml:2:3: warning"), "{said}");
+    assert!(said.contains("config.yaml:2:16: error["), "{said}");
+    assert!(!said.contains("MARKER"), "{said}");
     assert!(
-        said.contains("apisix.yaml:2:31: error[unknown-plugin] routes/1 plugins.nope"),
+        said.contains("apisix.yaml:2:34: error[unknown-field] routes/1 nope"),
         "{said}"
     );
 }
@@ -146,11 +147,11 @@ fn a_key_of_another_certificate_is_found() {
     let (code, said) = Checked::with(resources).says(&[]);
     assert_eq!(code, 1, "{said}");
     assert!(
-        said.contains("apisix.yaml:2:27: error[certificate] ssls/a cert"),
+        said.contains("apisix.yaml:2:26: error[certificate] ssls/a cert"),
         "{said}"
     );
     assert!(
-        said.contains("apisix.yaml:3:27: error[certificate] ssls/b cert"),
+        said.contains("apisix.yaml:3:26: error[certificate] ssls/b cert"),
         "{said}"
     );
     assert!(!said.contains("BEGIN"), "{said}");
@@ -190,7 +191,7 @@ fn a_profile_names_both_files_and_resources_may_be_json() {
     let said = String::from_utf8(done.stdout).unwrap();
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(
-        said.contains("apisix-edge.json:1:52: error[unknown-plugin] routes/1"),
+        said.contains("apisix-edge.json:1:47: error[unknown-plugin] routes/1"),
         "{said}"
     );
 }
@@ -216,7 +217,7 @@ fn a_folder_is_one_document() {
     let (code, said) = checked.says(&["--resources", "parts"]);
     assert_eq!(code, 1, "{said}");
     assert!(
-        said.contains("parts/10-routes.yaml:2:20: error[missing-upstream]"),
+        said.contains("parts/10-routes.yaml:2:21: error[missing-upstream]"),
         "{said}"
     );
 }

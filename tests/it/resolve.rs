@@ -58,15 +58,18 @@ consumers:
             bao.addr, bao.token
         ),
     );
+    // Without asking, only what no manager could ever mend is told.
     let (code, said) = run(dir.path(), &["check"]);
-    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("consumers/dave"), "{said}");
+    assert!(!said.contains("consumers/carol"), "{said}");
 
     let (code, said) = run(dir.path(), &["check", "--resolve"]);
     assert_eq!(code, Some(1), "{said}");
     for (line, object, why) in [
         (5, "consumers/bob", "field not found"),
         (6, "consumers/carol", "document not found"),
-        (7, "consumers/dave", "no secret conf"),
+        (7, "consumers/dave", "no valid item secrets/vault/other"),
     ] {
         let found = said.lines().any(|text| {
             text.contains(&format!("apisix.yaml:{line}:"))

@@ -715,10 +715,13 @@ fn pairs_come_from_references() {
         .file("secrets/tls.crt", &file.cert_pem)
         .file("secrets/tls.key", certs::key_text(&file));
     let folder = builder.dir().join("secrets");
-    let items = format!(
-        "  - {{ id: e, sni: env.test, cert: $env://CERT, key: $env://KEY }}\n  - {{ id: f, sni: \
-         file.test, cert: $secret://file/main/tls.crt, key: $secret://file/main/tls.key }}\n"
-    );
+    let items = "  - { id: e, sni: env.test, cert: $env://CERT, key: $env://KEY }
+  - id: f
+    sni: file.test
+    cert: $secret://file/main/tls.crt
+    key: $secret://file/main/tls.key
+"
+    .to_owned();
     let secrets = format!(
         "secrets:\n  - {{ id: file/main, path: {} }}\n",
         folder.display()
