@@ -62,7 +62,7 @@ it: ## tests that start the program
 
 .PHONY: golden
 golden: ## rewrite tests/golden; read the diff
-	CLAVIGER_GOLDEN=rewrite cargo $(RUNNER) --test it golden
+	CLAVIGER_GOLDEN=rewrite cargo $(RUNNER) --test golden --test it golden resource_files
 
 .PHONY: doc
 doc: ## crate documentation, warnings denied

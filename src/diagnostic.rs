@@ -72,13 +72,14 @@ impl fmt::Display for Diagnostic {
 /// input may be a secret. Names of fields and variants stay.
 #[must_use]
 pub fn without_values(message: &str) -> String {
-    if let Some(expected) = message.find(", expected ")
+    // The last one: the input may hold the words too.
+    if let Some(expected) = message.rfind(", expected ")
         && (message.starts_with("invalid type") || message.starts_with("invalid value"))
     {
         return message[expected + 2..].to_owned();
     }
     if message.starts_with("unknown variant")
-        && let Some(expected) = message.find("expected ")
+        && let Some(expected) = message.rfind("expected ")
     {
         return message[expected..].to_owned();
     }

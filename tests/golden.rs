@@ -1,5 +1,5 @@
 //! Golden files: `tests/golden/config/<name>.yaml` beside the findings it must give, in
-//! `<name>.expected`. `GOLDEN=write` rewrites the latter; read the diff.
+//! `<name>.expected`. `CLAVIGER_GOLDEN=rewrite` rewrites the latter; read the diff.
 
 use std::fs;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn resource_files_give_the_findings_written_beside_them() {
             "{name}: a finding must not hold a value"
         );
         let expected = input.with_extension("expected");
-        if std::env::var_os("GOLDEN").is_some() {
+        if std::env::var_os("CLAVIGER_GOLDEN").is_some() {
             fs::write(&expected, &found).expect("can be written");
         } else if fs::read_to_string(&expected).unwrap_or_default() != found {
             wrong.push(format!("{name}:\n{found}"));

@@ -15,6 +15,12 @@ pub trait Readiness: Send + Sync {
     /// Why not, in words for an operator (no configuration yet, a manager without values,
     /// shutting down); `None` when it may.
     fn obstacle(&self) -> Option<String>;
+
+    /// What an operator should know although traffic flows, such as a manager that does not
+    /// answer while its values still serve. Shown beside a 200.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 }
 
 impl<F: Fn() -> Option<String> + Send + Sync> Readiness for F {
@@ -44,8 +50,15 @@ impl StatusApp {
         if let Some(refusal) = refuse_method(method) {
             return refusal;
         }
+        let remark = match path {
+            "/status/ready" => self.readiness.remark(),
+            _ => None,
+        };
         let (status, body) = match obstacle {
-            None => (200, json!({"status": "ok"})),
+            None => match remark {
+                None => (200, json!({"status": "ok"})),
+                Some(remark) => (200, json!({"status": "ok", "warning": remark})),
+            },
             Some(error) => (503, json!({"status": "error", "error": error})),
         };
         answer(method, status, JSON, body.to_string().into_bytes())

@@ -43,7 +43,9 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     let (bootstrap, mut findings) = match Bootstrap::load(&args.config.config) {
         Ok(loaded) => loaded,
-        Err(BootstrapError::Refused { diagnostics, .. }) => return report(&diagnostics),
+        Err(BootstrapError::Refused { path, diagnostics }) => {
+            return report(&with_shapes(path, args.resources.as_deref(), diagnostics));
+        }
         Err(unreadable) => return Err(unreadable.into()),
     };
     let resources = args
@@ -55,6 +57,27 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         Checked::Compiled(compiled) => findings.extend(compiled.diagnostics()),
     }
     report(&findings)
+}
+
+/// Where `config.yaml` is refused nothing can be compiled, but the resources' own mistakes are
+/// told all the same.
+fn with_shapes(
+    config: PathBuf,
+    resources: Option<&Path>,
+    mut findings: Vec<Diagnostic>,
+) -> Vec<Diagnostic> {
+    let defaults = Bootstrap {
+        path: config,
+        ..Bootstrap::default()
+    };
+    let path = resources.map_or_else(|| defaults.resources_path(), Path::to_owned);
+    match Source::new(path, SourceOptions::default()).load() {
+        Ok(documents) => findings.extend(documents.diagnostics),
+        Err(error) if resources.is_some() => findings.push(error.diagnostic),
+        // They may stand where only the refused file says.
+        Err(_) => {}
+    }
+    findings
 }
 
 /// A configuration as far as it could be taken without serving it.
@@ -79,7 +102,7 @@ impl Compiled {
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = self.managers.clone();
         for diagnostic in &self.snapshot.diagnostics {
-            let about_value = diagnostic.code == "unresolved-reference";
+            let about_value = diagnostic.code == compile::UNRESOLVED;
             match (about_value, self.resolved) {
                 (true, false) => {}
                 (true, true) => all.push(Diagnostic {

@@ -35,10 +35,10 @@ impl Gateway {
                 .insert(Box::new(Exchange::new(snapshot, state, &self.no_plugins)));
 
         self.guard(session)?;
+        self.guard_name(session.req_header_mut(), exchange)?;
         if self.settings.drop_underscored {
             request_guard::drop_underscored(session.req_header_mut());
         }
-        self.guard_name(session.req_header_mut(), exchange)?;
         hop_by_hop::sanitize_request(session.req_header_mut());
         self.normalize(session.req_header_mut(), exchange)?;
         self.bound_body(session.req_header())

@@ -5,7 +5,7 @@
 //! | SIGTERM | drains, then ends |
 //! | SIGQUIT | hands the listening sockets to a successor that waits for them, then as SIGTERM |
 //! | SIGINT | ends at once |
-//! | SIGHUP | reads the configuration again |
+//! | SIGHUP | reads the configuration and all secrets again |
 //! | SIGUSR1 | opens log files again |
 //!
 //! While it drains, another SIGTERM, SIGINT or SIGQUIT ends it at once. Expects a Pingora server

@@ -4,7 +4,7 @@
 mod publish;
 mod status;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -156,11 +156,7 @@ impl Reload {
         };
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
-        let unresolved = snapshot
-            .diagnostics
-            .iter()
-            .filter(|d| d.code == "unresolved-reference")
-            .count();
+        let unresolved = snapshot.unresolved();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
         // Freeing tens of thousands of pieces takes a while, too.
@@ -223,23 +219,55 @@ fn managers(documents: &Documents) -> Vec<ManagerSpec> {
         .collect()
 }
 
-/// Logs what is new; a finding that stood in the previous snapshot was logged then.
+/// Logs what is new; a finding that stood in the previous snapshot was logged then. A manager that
+/// is down has thousands of references without value: they are one line per manager and reason.
 fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let known = previous.map_or(&[][..], |previous| &previous.diagnostics);
     let known: HashSet<(&str, &str, &str)> = known.iter().map(key).collect();
-    let mut new = snapshot
+    let new = snapshot
         .diagnostics
         .iter()
         .filter(|diagnostic| !known.contains(&key(diagnostic)));
-    for diagnostic in new.by_ref().take(MOST_LOGGED) {
+    // A manager that is away leaves a finding per reference; one line says it for all.
+    let mut unresolved: BTreeMap<_, (&Diagnostic, usize)> = BTreeMap::new();
+    let mut logged = 0;
+    for diagnostic in new {
+        if diagnostic.code == compile::UNRESOLVED {
+            let alike = unresolved.entry(manager_and_reason(&diagnostic.message));
+            alike.or_insert((diagnostic, 0)).1 += 1;
+            continue;
+        }
+        logged += 1;
+        if logged > MOST_LOGGED {
+            continue;
+        }
         match diagnostic.severity {
             Severity::Error => log::error!("{diagnostic}"),
             Severity::Warning => log::warn!("{diagnostic}"),
         }
     }
-    let more = new.count();
-    if more > 0 {
+    if logged > MOST_LOGGED {
+        let more = logged - MOST_LOGGED;
         log::error!("{more} more findings; `claviger check --resolve` tells all");
+    }
+    for (first, count) in unresolved.into_values() {
+        match count - 1 {
+            0 => log::warn!("{first}"),
+            more => log::warn!("{first} (and {more} more references, for the same reason)"),
+        }
+    }
+}
+
+/// What references have in common that fail alike: `$secret://vault/main` and the reason. Those to
+/// the environment have nothing in common.
+fn manager_and_reason(message: &str) -> (&str, &str) {
+    let reference = message.find('$').map_or("", |start| &message[start..]);
+    let Some((reference, reason)) = reference.split_once(" has no value: ") else {
+        return (message, "");
+    };
+    match reference.match_indices('/').nth(3) {
+        Some((end, _)) if reference.starts_with("$secret:") => (&reference[..end], reason),
+        _ => (reference, reason),
     }
 }
 
@@ -247,5 +275,30 @@ fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
     (&diagnostic.object, &diagnostic.field, &diagnostic.message)
 }
 
-/// A manager that is away leaves a finding per reference; so many lines say nothing more.
+/// So many findings are logged one by one; more lines say nothing more.
 const MOST_LOGGED: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_fail_alike_by_manager_and_reason() {
+        let of = |reference: &str, why: &str| format!("reference {reference} has no value: {why}");
+        for (message, expected) in [
+            (
+                of("$secret://vault/main/a/k", "down"),
+                ("$secret://vault/main", "down"),
+            ),
+            (
+                of("$secret://vault/main/b/k", "gone"),
+                ("$secret://vault/main", "gone"),
+            ),
+            (of("$secret://vault", "no id"), ("$secret://vault", "no id")),
+            (of("$env://A/b", "not set"), ("$env://A/b", "not set")),
+            ("other".to_owned(), ("other", "")),
+        ] {
+            assert_eq!(manager_and_reason(&message), expected);
+        }
+    }
+}

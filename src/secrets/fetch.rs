@@ -46,6 +46,13 @@ impl Runner {
         self.circuit().open_until.is_some()
     }
 
+    /// Why it does not answer, when it does not.
+    pub(super) fn silence(&self) -> Option<Arc<str>> {
+        let circuit = self.circuit();
+        circuit.open_until?;
+        circuit.reason.clone()
+    }
+
     /// Starts the manager's own watch, if it has one. It ends when the guard is dropped.
     pub(super) fn watch(self: &Arc<Self>, secrets: &Arc<Secrets>) -> Option<Box<dyn Any + Send>> {
         let (runner, secrets) = (Arc::downgrade(self), Arc::downgrade(secrets));
@@ -117,7 +124,12 @@ pub(super) async fn fetch(secrets: Arc<Secrets>, runner: Arc<Runner>, job: Job) 
             );
             if error.blames_manager() {
                 flight.probing = false;
-                runner.circuit().fail(now, &reason, rand::random());
+                if runner.circuit().fail(now, &reason, rand::random()) {
+                    log::warn!(
+                        "secret manager {} does not answer, values already read serve on: {reason}",
+                        runner.id
+                    );
+                }
                 return flight.land(started, Answer::Failed(reason));
             }
             if error.is_authoritative() {
@@ -131,6 +143,7 @@ pub(super) async fn fetch(secrets: Arc<Secrets>, runner: Arc<Runner>, job: Job) 
     let closed = runner.circuit().succeed();
     flight.land(started, answer);
     if closed {
+        log::info!("secret manager {} answers again", runner.id);
         secrets.manager_answers_again(&runner.id);
     }
 }
@@ -191,11 +204,13 @@ impl Circuit {
         ))
     }
 
-    fn fail(&mut self, now: Instant, reason: &Arc<str>, jitter: f64) {
+    /// Says whether the circuit opened just now.
+    fn fail(&mut self, now: Instant, reason: &Arc<str>, jitter: f64) -> bool {
         // Reads that were under way when it opened say nothing new.
         if self.open_until.is_some_and(|until| now < until) {
-            return;
+            return false;
         }
+        let was_closed = self.open_until.is_none();
         self.probing = false;
         self.failures = self.failures.saturating_add(1);
         if self.failures >= TRIES {
@@ -208,6 +223,7 @@ impl Circuit {
             self.open_until = Some(now + pause);
             self.reason = Some(Arc::clone(reason));
         }
+        was_closed && self.open_until.is_some()
     }
 
     /// The manager answered. Says whether the circuit was open.

@@ -149,6 +149,18 @@ impl Secrets {
         self.state().manager_report(self.clock.now())
     }
 
+    /// Managers that do not answer now, and why; sorted. Their values serve on until `max_stale`.
+    #[must_use]
+    pub fn silent_managers(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let runners = self.state().runners();
+        let silent = runners
+            .iter()
+            .filter_map(|runner| Some((Arc::clone(&runner.id), runner.silence()?)));
+        let mut silent: Vec<_> = silent.collect();
+        silent.sort();
+        silent
+    }
+
     fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use super::sockets::Sockets;
+use crate::admin::Readiness;
 use crate::diagnostic::Severity;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::RefusedHandshakes;
@@ -182,25 +183,47 @@ impl Facts {
     }
 }
 
-/// Why the gateway should not be sent traffic yet. Unresolved references count (`spec/01` §6.5);
-/// what does not need them serves all the same.
-pub(super) fn obstacle(
-    cell: &SnapshotCell,
-    status: &Status,
-    drain: &Drain,
-    sockets: &Sockets,
-) -> Option<String> {
-    if drain.is_draining() {
-        return Some("draining".to_owned());
+/// What `/status/ready` says.
+pub(super) struct Ready {
+    pub(super) cell: Arc<SnapshotCell>,
+    pub(super) status: Arc<Status>,
+    pub(super) drain: Arc<Drain>,
+    pub(super) sockets: Arc<Sockets>,
+    pub(super) secrets: Arc<Secrets>,
+}
+
+impl Readiness for Ready {
+    /// Unresolved references count (`spec/01` §6.5); what does not need them serves all the same.
+    fn obstacle(&self) -> Option<String> {
+        if self.drain.is_draining() {
+            return Some("draining".to_owned());
+        }
+        if self.cell.current().is_none() {
+            return Some("worker id: 0 has not received configuration".to_owned());
+        }
+        if !self.drain.is_listening() || !self.sockets.all_listen() {
+            return Some("not listening yet".to_owned());
+        }
+        let unresolved = self.status.report().unresolved;
+        if unresolved == 0 {
+            return None;
+        }
+        let mut text = format!("{unresolved} secret references are not resolved");
+        if let Some(remark) = self.remark() {
+            text.push_str("; ");
+            text.push_str(&remark);
+        }
+        Some(text)
     }
-    if cell.current().is_none() {
-        return Some("worker id: 0 has not received configuration".to_owned());
+
+    fn remark(&self) -> Option<String> {
+        let silent = self.secrets.silent_managers();
+        let silent = silent
+            .iter()
+            .map(|(id, why)| format!("secret manager {id} does not answer: {why}"));
+        let remark = silent.collect::<Vec<_>>().join("; ");
+        Some(remark).filter(|remark| !remark.is_empty())
     }
-    if !drain.is_listening() || !sockets.all_listen() {
-        return Some("not listening yet".to_owned());
-    }
-    let unresolved = status.report().unresolved;
-    (unresolved > 0).then(|| format!("{unresolved} secret references are not resolved"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^53")]

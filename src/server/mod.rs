@@ -140,7 +140,7 @@ pub fn run(
         "configuration",
         Loader {
             reload: Mutex::new(Some((reload, looks, watcher))),
-            secrets,
+            secrets: Arc::clone(&secrets),
             env,
             look_again: look_again.clone(),
         },
@@ -152,9 +152,12 @@ pub fn run(
         stop: None,
     };
     server.add_service(bound).add_dependency(&loader);
-    let readiness = {
-        let (cell, drain, sockets) = (Arc::clone(&cell), Arc::clone(&drain), Arc::clone(&sockets));
-        move || facts::obstacle(&cell, &status, &drain, &sockets)
+    let readiness = facts::Ready {
+        cell: Arc::clone(&cell),
+        status,
+        drain: Arc::clone(&drain),
+        sockets: Arc::clone(&sockets),
+        secrets: Arc::clone(&secrets),
     };
     for service in admin_services(bootstrap, &metrics, Arc::new(readiness)) {
         server.add_service(Bound {
@@ -172,13 +175,14 @@ pub fn run(
             ),
             source,
         })?;
-    let reopen = logger.clone();
+    let (reopen, last_lines) = (logger.clone(), access_log.clone());
     let signals = Signals {
         drain,
         drain_timeout: bootstrap.nginx_config.worker_shutdown_timeout,
         upgrade_socket: Some(bootstrap.claviger.upgrade_sock.clone()),
         failed: sockets.failed(),
         on_reload: Box::new(move || {
+            secrets.refresh_now();
             // A full queue means that a look is due already.
             let _ = look_again.try_send(());
         }),
@@ -192,6 +196,10 @@ pub fn run(
     server.run(RunArgs {
         shutdown_signal: Box::new(signals),
     });
+    // Clones of it live on in threads that never end, so that nothing is flushed by dropping it.
+    if let Some(access_log) = last_lines {
+        let _ = access_log.flush(LAST_WORDS);
+    }
     sockets.failure().map_or(Ok(()), Err)
 }
 

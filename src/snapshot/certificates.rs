@@ -12,8 +12,8 @@ use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
-    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, Protocols, SniEntry, SniStore,
-    TlsIdentity, TlsPolicy, choose_pair,
+    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry,
+    SniStore, TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -193,14 +193,16 @@ fn choose(
         n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
     };
     let view = scope.run.view;
-    let halves = substitute::text(cert, &cert_field, view)
-        .and_then(|cert| Ok((cert, substitute::text(key, &key_field, view)?)));
-    let (cert, key) = match halves {
-        Ok(halves) => halves,
-        Err(missing) => {
-            scope.unresolved(&missing.field, &missing);
-            return None;
-        }
+    let cert = substitute::text(cert, &cert_field, view);
+    let key = substitute::text(key, &key_field, view);
+    for missing in [&cert, &key]
+        .into_iter()
+        .filter_map(|half| half.as_ref().err())
+    {
+        scope.unresolved(&missing.field, missing);
+    }
+    let (Ok(cert), Ok(key)) = (cert, key) else {
+        return None;
     };
     // Literal halves are wrapped too: a key is a secret however it got here.
     let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));
@@ -218,7 +220,11 @@ fn choose(
         } else {
             ""
         };
-        scope.error("certificate", &cert_field, &format!("{finding}{serves}"));
+        let field = match finding {
+            PairError::Unusable(error) if error.is_about_key() => &key_field,
+            _ => &cert_field,
+        };
+        scope.error("certificate", field, &format!("{finding}{serves}"));
     }
     if let Some(pair) = &choice.serving {
         for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {

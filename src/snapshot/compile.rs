@@ -18,7 +18,8 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::kept::Kept;
 use crate::plugins::{Chain, Plugin};
 use crate::routing::RouterMode;
-use crate::secrets::View;
+use crate::secrets::reference::Target;
+use crate::secrets::{Reference, View};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::dns::Resolver;
 
@@ -96,8 +97,6 @@ pub struct AllUnits {
     pub(super) consumer_groups: Units<PluginSet>,
     pub(super) global_rules: Units<PluginSet>,
     pub(super) consumers: Units<consumers::ConsumerUnit>,
-    /// Keys that two consumers share; found again only when the index is.
-    pub(super) duplicate_keys: Arc<[Diagnostic]>,
     pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
 }
@@ -159,10 +158,11 @@ impl Scope<'_> {
         self.report(Severity::Warning, code, field, message);
     }
 
-    /// A reference without value. An error for `check`, and gone once the value is there.
+    /// A reference without value: a mistake where none could ever give it one; else an error for
+    /// `check --resolve` only, and gone once the value is there.
     pub fn unresolved(&mut self, field: &str, missing: &Missing) {
-        let message = format!("{missing}: {}", missing.why);
-        self.report(Severity::Warning, "unresolved-reference", field, &message);
+        let (severity, code, message) = unresolved(missing, self.run.documents);
+        self.report(severity, code, field, &message);
     }
 
     fn report(&mut self, severity: Severity, code: &'static str, field: &str, message: &str) {
@@ -174,6 +174,40 @@ impl Scope<'_> {
             field: field.to_owned(),
             message: message.to_owned(),
         });
+    }
+}
+
+/// How a reference without value is told.
+fn unresolved(missing: &Missing, documents: &Documents) -> (Severity, &'static str, String) {
+    match Reference::parse(&missing.reference) {
+        Err(error) => (Severity::Error, "bad-reference", error.to_string()),
+        Ok(reference) => match reference.target() {
+            Target::Managed(key)
+                if !documents.secrets.iter().any(|item| item.id == key.manager) =>
+            {
+                let message = format!(
+                    "expected a reference into a declared manager; there is no valid item secrets/{}",
+                    key.manager
+                );
+                (Severity::Error, "missing-manager", message)
+            }
+            _ => (Severity::Warning, UNRESOLVED, missing.to_string()),
+        },
+    }
+}
+
+/// Code of the finding that a reference has no value at present.
+pub const UNRESOLVED: &str = "unresolved-reference";
+
+/// Codes of all findings about references without value.
+const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", "missing-manager"];
+
+impl Snapshot {
+    /// How many references have no value.
+    #[must_use]
+    pub fn unresolved(&self) -> usize {
+        let codes = self.diagnostics.iter().map(|found| found.code);
+        codes.filter(|code| WITHOUT_VALUE.contains(code)).count()
     }
 }
 
@@ -398,13 +432,14 @@ fn metadata(
         item.fingerprint.hash(&mut stamp);
         substitute::stamp(&item.value, view, &mut stamp);
         let values = substitute::substitute((*item.value).clone(), view).map_err(|missing| {
+            let (severity, code, message) = unresolved(&missing, documents);
             diagnostics.push(Diagnostic {
-                severity: Severity::Warning,
-                code: "unresolved-reference",
+                severity,
+                code,
                 place: documents.places.locate(&item.place, &missing.field),
                 object: format!("plugin_metadata/{}", item.id),
-                message: format!("{missing}: {}", missing.why),
                 field: missing.field,
+                message,
             });
         });
         let metadatum = Metadata {

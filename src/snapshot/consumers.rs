@@ -78,20 +78,15 @@ pub(super) fn compile(
     }
     let unchanged = all_reused && before.is_some_and(|before| before.len() == built.len());
     units.consumers = built;
-    let consumers = match previous {
+    match previous {
         Some(previous) if unchanged => {
-            units.duplicate_keys = Arc::clone(&previous.units.duplicate_keys);
+            // Duplicates are found while an index is built: they stand as long as it does.
+            let standing = previous.diagnostics.iter();
+            diagnostics.extend(standing.filter(|found| found.code == DUPLICATE).cloned());
             Arc::clone(&previous.consumers)
         }
-        _ => {
-            let mut duplicates = Vec::new();
-            let consumers = Arc::new(index(documents, units, run, &mut duplicates));
-            units.duplicate_keys = duplicates.into();
-            consumers
-        }
-    };
-    diagnostics.extend_from_slice(&units.duplicate_keys);
-    consumers
+        _ => Arc::new(index(documents, units, run, diagnostics)),
+    }
 }
 
 fn consumer(
@@ -205,12 +200,13 @@ fn index(
                 data: Arc::clone(&credential.data),
             };
             if let Some(earlier) = builder.insert_digest(credential.digest, entry) {
+                let field = format!("plugins.{}", credential.plugin);
                 diagnostics.push(Diagnostic {
                     severity: Severity::Error,
-                    code: "duplicate-credential",
-                    place: place.clone(),
+                    code: DUPLICATE,
+                    place: run.places.locate(place, &field),
                     object: format!("consumers/{id}"),
-                    field: format!("plugins.{}", credential.plugin),
+                    field,
                     message: duplicate(credential.plugin, &earlier),
                 });
             }
@@ -245,3 +241,5 @@ fn duplicate(plugin: &str, earlier: &CredentialEntry) -> String {
         ),
     }
 }
+
+const DUPLICATE: &str = "duplicate-credential";

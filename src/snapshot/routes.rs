@@ -230,8 +230,7 @@ impl Matches {
 fn matches(config: &RouteConfig, service_hosts: &[String], scope: &mut Scope<'_>) -> Matches {
     let vars = config.vars.as_ref().map(Expr::parse).transpose();
     let vars = vars.map_err(|error| {
-        let message = format!("failed to validate the 'vars' expression: {error}");
-        scope.error("route", "vars", &message);
+        scope.error("route", "vars", &error.to_string());
     });
     let sound = vars.is_ok();
     let vars = vars.ok().flatten();

@@ -61,6 +61,22 @@ pub enum CertificateError {
     },
 }
 
+impl CertificateError {
+    /// Whether the key is what should be looked at, and not the certificate.
+    #[must_use]
+    pub const fn is_about_key(&self) -> bool {
+        matches!(
+            self,
+            Self::NoKey
+                | Self::EncryptedKey
+                | Self::BadKey
+                | Self::UnsupportedKey
+                | Self::WeakKey { .. }
+                | Self::Mismatch
+        )
+    }
+}
+
 /// What deserves a look though the certificate serves.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CertificateWarning {

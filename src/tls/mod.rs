@@ -6,7 +6,6 @@ pub mod certificate;
 pub mod client_auth;
 pub mod dev;
 pub mod ffi;
-pub mod item;
 pub mod pair;
 pub mod policy;
 pub mod sni;
@@ -14,7 +13,6 @@ pub mod sni_store;
 
 pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
 pub use client_auth::ClientAuth;
-pub use item::{Built, ItemFinding, ItemInput, build_identity};
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};

@@ -12,13 +12,19 @@
 mod harness;
 
 mod bad_requests;
+mod check;
+mod examples;
+mod fail_closed;
 mod hot_reload;
 mod layers;
+mod leaks;
 mod lifecycle;
 mod managers;
 mod plugins;
 mod protocols;
 mod quickstart;
+mod resolve;
+mod secret_rotation;
 mod smoke;
 mod tls;
 mod upstream;

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use claviger::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
 
@@ -290,6 +290,70 @@ fn a_pair_that_cannot_serve_closes_its_name_and_no_other() {
     let page = gateway.metrics_page();
     let refused = "claviger_config_refused_items{kind=\"ssls\"} 2";
     assert!(page.lines().any(|line| line == refused), "{page}");
+}
+
+#[test]
+fn an_item_refuses_whole_where_one_of_its_values_cannot_be_used() {
+    let authority = Authority::new().unwrap();
+    let upstream = Upstream::start(Behaviour::ok());
+    let rsa = LeafOptions {
+        key: KeyKind::Rsa2048,
+        ..LeafOptions::default()
+    };
+    let second = authority.issue(&["a"], &rsa).unwrap();
+    let other = authority.issue(&["a"], &rsa).unwrap();
+    let quoted = |text: &str| serde_json::to_string(text).unwrap();
+    let pair = |cert: &str, key: &str| format!("    certs: [{cert}]\n    keys: [{key}]\n");
+    let cert = quoted(&second.cert_pem);
+    let client = |more: &str| {
+        let ca = quoted(&authority.cert_pem().unwrap());
+        format!("    client: {{ ca: {ca}{more} }}\n")
+    };
+    let cases = [
+        (
+            pair(&cert, "$env://NO_SUCH_KEY"),
+            "keys[0]: reference $env://NO_SUCH_KEY",
+        ),
+        (
+            pair(&cert, &quoted(certs::key_text(&other))),
+            "keys[0]: the private key does not belong",
+        ),
+        (
+            pair("$env://NO_SUCH_CERT", &quoted(certs::key_text(&second))),
+            "certs[0]: reference $env://NO_SUCH_CERT",
+        ),
+        (
+            client(", skip_mtls_uri_regex: [/open]"),
+            "client.skip_mtls_uri_regex: ",
+        ),
+    ];
+    let names: Vec<_> = (0..cases.len()).map(|n| format!("{n}.test")).collect();
+    let mut items: Vec<_> = cases
+        .iter()
+        .zip(&names)
+        .map(|((more, _), name)| {
+            let issued = certs::server(&authority, &[name]);
+            item(name, &[name], &issued, more)
+        })
+        .collect();
+    // Served, though its certificate does not cover the name.
+    let apart = certs::server(&authority, &["another.test"]);
+    items.push(item("apart", &["apart.test"], &apart, ""));
+    let gateway = Gateway::builder()
+        .resources(resources(&upstream, &items))
+        .unready()
+        .start();
+    wait_until("the listeners accept", || {
+        TcpStream::connect(gateway.https()).is_ok()
+    });
+    for ((_, said), name) in cases.iter().zip(&names) {
+        assert_alert(&s_client(gateway.https(), &["-servername", name]), 80);
+        assert!(gateway.log().contains(said), "{name}: {said}");
+    }
+    let shown = subject(gateway.https(), "apart.test");
+    assert_eq!(shown.as_deref(), Some("another.test"));
+    let said = "the certificate does not cover apart.test";
+    assert!(gateway.log().contains(said), "{said}");
 }
 
 #[test]
@@ -631,7 +695,9 @@ fn the_end_of_a_certificate_is_on_the_metrics_page() {
         sample.contains("ssl=\"a\"") && sample.contains("sni=\"a.test\""),
         "{sample}"
     );
-    let left: f64 = sample.rsplit(' ').next().unwrap().parse().unwrap();
+    let end: f64 = sample.rsplit(' ').next().unwrap().parse().unwrap();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let left = end - now.as_secs_f64();
     assert!((900.0..=1000.0).contains(&left), "{left}");
     assert!(gateway.log().contains("expires in 0 day(s)"));
 }
@@ -649,10 +715,13 @@ fn pairs_come_from_references() {
         .file("secrets/tls.crt", &file.cert_pem)
         .file("secrets/tls.key", certs::key_text(&file));
     let folder = builder.dir().join("secrets");
-    let items = format!(
-        "  - {{ id: e, sni: env.test, cert: $env://CERT, key: $env://KEY }}\n  - {{ id: f, sni: \
-         file.test, cert: $secret://file/main/tls.crt, key: $secret://file/main/tls.key }}\n"
-    );
+    let items = "  - { id: e, sni: env.test, cert: $env://CERT, key: $env://KEY }
+  - id: f
+    sni: file.test
+    cert: $secret://file/main/tls.crt
+    key: $secret://file/main/tls.key
+"
+    .to_owned();
     let secrets = format!(
         "secrets:\n  - {{ id: file/main, path: {} }}\n",
         folder.display()

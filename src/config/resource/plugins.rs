@@ -157,3 +157,21 @@ pub(super) fn parse(
     set.labels = std::mem::take(&mut head.labels);
     (head, set)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_scan_finds_just_the_strings_that_begin_with_a_dollar() {
+        let settings = Settings::of(&json!({
+            "$key": "value", "a": "$one", "b": ["$two", "no $three", "say \"$four\""],
+            "c": {"d": "$fi\"ve\\"}, "e": "$"
+        }));
+        let mut found = Vec::new();
+        settings.dollar_strings(|text| found.push(text.to_owned()));
+        assert_eq!(found, ["$one", "$two", "$fi\"ve\\", "$"]);
+    }
+}

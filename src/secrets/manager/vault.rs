@@ -1,5 +1,6 @@
-//! `vault`: `HashiCorp` Vault and `OpenBao`, KV version 1 and 2, static token. Reads by plain GETs, so
-//! that an answer is bounded and its status and body are seen by us alone. Never follows a redirect.
+//! `vault`: `HashiCorp` Vault and `OpenBao`, KV version 1 and 2, static token. The endpoints are
+//! `vaultrs`'; they are sent by our own client, so that an answer is bounded and its status and body are
+//! seen by us alone. Never follows a redirect.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -8,7 +9,11 @@ use async_trait::async_trait;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 use reqwest::header::HeaderValue;
+use rustify::endpoint::Endpoint;
 use serde::Deserialize;
+use vaultrs::api::kv1::requests::GetSecretRequest;
+use vaultrs::api::kv2::requests::ReadSecretRequest;
+use vaultrs::api::token::requests::LookupTokenSelfRequest;
 
 use super::document::{Document, FieldMap};
 use super::http::{self, HttpClient, TlsConfig};
@@ -91,6 +96,7 @@ fn build(config: VaultConfig, ctx: &BuildCtx<'_>) -> Result<Box<dyn Manager>, Bu
         prefix,
         declared: engine,
         known: Mutex::new(None),
+        asking: tokio::sync::Mutex::default(),
         token_lives: tokio::sync::Mutex::new(None),
         timeout,
         clock: Arc::clone(ctx.clock),
@@ -135,6 +141,8 @@ struct Vault {
     declared: Option<Engine>,
     /// What the mount turned out to be, until a read says otherwise.
     known: Mutex<Option<Engine>>,
+    /// Held while the mount is asked for, so that a load of many documents asks once.
+    asking: tokio::sync::Mutex<()>,
     /// When the token was last looked up, and whether it lived.
     token_lives: tokio::sync::Mutex<Option<(Instant, bool)>>,
     timeout: Duration,
@@ -171,7 +179,7 @@ impl Manager for Vault {
         if engine == Engine::V1 && read.version.is_some() {
             return Err(FetchError::Unsupported("KV version 1 keeps no versions"));
         }
-        let (status, body) = self.get(&self.document_path(engine, read)).await?;
+        let (status, body) = self.read_document(engine, read).await?;
         match (status, engine) {
             (StatusCode::OK, Engine::V1) => from_v1(&body),
             (StatusCode::OK, Engine::V2 { .. }) => from_v2(&body),
@@ -191,31 +199,45 @@ impl Manager for Vault {
 }
 
 impl Vault {
-    fn document_path(&self, engine: Engine, read: Read<'_>) -> String {
-        let mut path = String::from("/v1");
-        for (index, segment) in self.prefix.iter().enumerate() {
-            if engine == (Engine::V2 { mount_len: index }) {
-                path.push_str("/data");
+    /// The document where the engine keeps it. `vaultrs` knows the endpoints; the request is sent
+    /// by our own client, and the answer read by us: `vaultrs` takes bodies of any size, puts them
+    /// into its errors, and does not wipe them.
+    async fn read_document(
+        &self,
+        engine: Engine,
+        read: Read<'_>,
+    ) -> Result<http::Answer, FetchError> {
+        let wanted = read.path.split('/').map(encode);
+        let mut segments: Vec<String> = self.prefix.iter().cloned().chain(wanted).collect();
+        let mount_len = match engine {
+            Engine::V1 => 1,
+            Engine::V2 { mount_len } => mount_len,
+        };
+        let path = segments.split_off(mount_len).join("/");
+        let mount = segments.join("/");
+        match engine {
+            Engine::V1 => self.ask(&GetSecretRequest { mount, path }).await,
+            Engine::V2 { .. } => {
+                let version = read.version.and_then(|version| version.parse().ok());
+                let endpoint = ReadSecretRequest {
+                    mount,
+                    path,
+                    version,
+                };
+                self.ask(&endpoint).await
             }
-            path.push('/');
-            path.push_str(segment);
         }
-        if engine
-            == (Engine::V2 {
-                mount_len: self.prefix.len(),
-            })
+    }
+
+    async fn ask(&self, endpoint: &impl Endpoint) -> Result<http::Answer, FetchError> {
+        let mut path = format!("/v1/{}", endpoint.path().trim_start_matches('/'));
+        if let Ok(Some(query)) = endpoint.query()
+            && !query.is_empty()
         {
-            path.push_str("/data");
+            path.push('?');
+            path.push_str(&query);
         }
-        for segment in read.path.split('/') {
-            path.push('/');
-            path.push_str(&encode(segment));
-        }
-        if let Some(version) = read.version {
-            path.push_str("?version=");
-            path.push_str(version);
-        }
-        path
+        self.get(&path).await
     }
 
     async fn get(&self, path: &str) -> Result<http::Answer, FetchError> {
@@ -231,14 +253,21 @@ impl Vault {
         http::send(request).await
     }
 
+    fn known(&self) -> Option<Engine> {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What the prefix is mounted as. Asked once; a token that may not ask means version 1, as in
     /// APISIX, unless version 2 was declared.
     async fn engine(&self) -> Result<Engine, FetchError> {
         if self.declared == Some(Engine::V1) {
             return Ok(Engine::V1);
         }
-        let known = *self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(engine) = known {
+        if let Some(engine) = self.known() {
+            return Ok(engine);
+        }
+        let _asking = self.asking.lock().await;
+        if let Some(engine) = self.known() {
             return Ok(engine);
         }
         let path = format!("/v1/sys/internal/ui/mounts/{}", self.prefix.join("/"));
@@ -270,7 +299,7 @@ impl Vault {
         let recent = looked_up.filter(|(at, _)| now < *at + LOOKUP_VALID);
         let lives = match recent {
             Some((_, lives)) => lives,
-            None => match self.get("/v1/auth/token/lookup-self").await {
+            None => match self.ask(&LookupTokenSelfRequest {}).await {
                 Ok((StatusCode::OK, _)) => true,
                 Ok((StatusCode::FORBIDDEN, _)) => false,
                 Ok((status, _)) => return of_status(status),

@@ -110,11 +110,12 @@ impl fmt::Display for SegmentFault {
 }
 
 impl Reference {
-    /// Whether the text claims to be a reference: starts with `$secret://`, or with `$env://` in
-    /// any case. Such a text is never a literal value.
+    /// Whether the text claims to be a reference: starts with `$secret://` or `$env://` in any
+    /// case. Such a text is never a literal value. Differs from APISIX, to which `$Secret://` is
+    /// one, so that whoever reads the configuration has the password.
     #[must_use]
     pub fn is_reference(text: &str) -> bool {
-        text.starts_with(SECRET_PREFIX) || env_rest(text).is_some()
+        has_prefix(text, SECRET_PREFIX) || env_rest(text).is_some()
     }
 
     /// Reads a whole string as a reference.
@@ -171,9 +172,13 @@ impl Key {
     }
 }
 
+fn has_prefix(text: &str, prefix: &str) -> bool {
+    text.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
 fn env_rest(text: &str) -> Option<&str> {
-    let (start, rest) = text.split_at_checked(ENV_PREFIX.len())?;
-    start.eq_ignore_ascii_case(ENV_PREFIX).then_some(rest)
+    has_prefix(text, ENV_PREFIX).then(|| &text[ENV_PREFIX.len()..])
 }
 
 fn parse_env(rest: &str) -> Result<Target, ReferenceError> {

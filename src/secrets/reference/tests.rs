@@ -18,7 +18,7 @@ fn only_a_whole_string_with_a_prefix_claims_to_be_a_reference() {
     for (text, claims) in [
         ("$secret://vault/1/a/b", true),
         ("$secret://", true),
-        ("$SECRET://vault/1/a/b", false),
+        ("$SECRET://vault/1/a/b", true),
         ("$env://A", true),
         ("$ENV://A", true),
         ("$eNv://", true),

@@ -3,6 +3,8 @@
 use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -36,9 +38,24 @@ pub struct Builder {
     env: Vec<(String, String)>,
     args: Vec<String>,
     until: Until,
+    folder: bool,
+    user: Option<u32>,
 }
 
 impl Builder {
+    /// Resources stand in a folder, `resources/`, in parts.
+    pub fn folder(mut self) -> Self {
+        fs::create_dir_all(self.dir.path().join("resources")).unwrap();
+        self.folder = true;
+        self
+    }
+
+    /// A part of the resources, by its file name in the folder.
+    pub fn part(self, name: &str, yaml: &str) -> Self {
+        write_atomically(&self.dir.path().join("resources").join(name), &ended(yaml));
+        self
+    }
+
     /// `apisix.yaml`; `#END` is added where it is missing.
     pub fn resources(mut self, yaml: impl Into<String>) -> Self {
         self.resources = yaml.into();
@@ -88,6 +105,12 @@ impl Builder {
         self
     }
 
+    /// Runs the program as `nobody` where the test runs as root.
+    pub fn unprivileged(mut self) -> Self {
+        self.user = rustix::process::getuid().is_root().then_some(NOBODY);
+        self
+    }
+
     /// Starts the program and waits until it serves.
     pub fn start(self) -> Gateway {
         let until = self.until;
@@ -104,11 +127,18 @@ impl Builder {
         let dir = self.dir;
         fs::create_dir_all(dir.path().join("logs")).unwrap();
         let config = dir.path().join("config.yaml");
-        let resources = dir.path().join("apisix.yaml");
+        let mut resources = dir.path().join("apisix.yaml");
         fs::write(&config, self.bootstrap.to_string()).unwrap();
         write_atomically(&resources, &ended(&self.resources));
+        if self.folder {
+            resources = dir.path().join("resources");
+        }
         let output = fs::File::create(dir.path().join("output.log")).unwrap();
-        let child = Command::new(program())
+        let mut command = match self.user {
+            None => Command::new(program()),
+            Some(user) => as_user(user, dir.path()),
+        };
+        let child = command
             .arg("run")
             .arg("--config")
             .arg(&config)
@@ -122,7 +152,12 @@ impl Builder {
             .stderr(output)
             .spawn()
             .expect("the program is built with the tests");
-        Gateway { addrs, dir, child }
+        Gateway {
+            addrs,
+            dir,
+            child,
+            user: self.user,
+        }
     }
 }
 
@@ -176,6 +211,7 @@ pub struct Gateway {
     addrs: Addrs,
     dir: TempDir,
     child: Child,
+    user: Option<u32>,
 }
 
 impl Gateway {
@@ -202,6 +238,8 @@ impl Gateway {
             env: Vec::new(),
             args: Vec::new(),
             until: Until::Ready,
+            folder: false,
+            user: None,
         }
     }
 
@@ -238,6 +276,11 @@ impl Gateway {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// The user it was started as, where that is not the test's.
+    pub fn user(&self) -> Option<u32> {
+        self.user
     }
 
     /// One request on a connection of its own, with `Host: <host>`.
@@ -323,6 +366,11 @@ impl Gateway {
                 panic!("the program ended at once: {status}");
             }
             assert!(Instant::now() < deadline, "{path} must answer 200");
+            std::thread::sleep(PAUSE);
+        }
+        // Alive comes before the configuration, and traffic after it.
+        while TcpStream::connect(self.http()).is_err() {
+            assert!(Instant::now() < deadline, "the listener must accept");
             std::thread::sleep(PAUSE);
         }
     }
@@ -434,3 +482,26 @@ fn write_private(path: &Path, content: &[u8]) {
     options.write(true).create(true).truncate(true).mode(0o600);
     options.open(path).unwrap().write_all(content).unwrap();
 }
+
+/// The program, to be run by this user, who is given everything in the folder. The user may not
+/// be able to reach the place it was built at, so it is copied.
+fn as_user(user: u32, dir: &Path) -> Command {
+    let copy = dir.join("claviger");
+    fs::copy(program(), &copy).unwrap();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        chown(&folder, Some(user), Some(user)).unwrap();
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            chown(&path, Some(user), Some(user)).unwrap();
+            if path.is_dir() {
+                folders.push(path);
+            }
+        }
+    }
+    let mut command = Command::new(copy);
+    command.uid(user).gid(user);
+    command
+}
+
+const NOBODY: u32 = 65534;

@@ -12,9 +12,12 @@ pub mod gateway;
 pub mod h2;
 pub mod openbao;
 pub mod ports;
+pub mod relay;
 pub mod upstream;
 pub mod wire;
 
 pub use client::Connection;
 pub use gateway::{Gateway, wait_until};
+pub use openbao::OpenBao;
+pub use relay::{Relay, Relaying};
 pub use upstream::{Behaviour, Upstream};

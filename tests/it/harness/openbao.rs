@@ -20,12 +20,17 @@ pub struct OpenBao {
 impl OpenBao {
     /// Starts `bao` from `CLAVIGER_BAO`, `.venv/bin/bao` or the path.
     pub async fn start() -> Self {
-        Self::start_with(false).await
+        Self::start_with(false, ROOT_TOKEN).await
+    }
+
+    /// The same with this root token.
+    pub async fn start_with_token(token: &str) -> Self {
+        Self::start_with(false, token).await
     }
 
     /// The same over TLS, with a certificate for `localhost` and 127.0.0.1.
     pub async fn start_tls() -> Self {
-        Self::start_with(true).await
+        Self::start_with(true, ROOT_TOKEN).await
     }
 
     /// PEM of the authority behind [`OpenBao::start_tls`].
@@ -39,14 +44,14 @@ impl OpenBao {
             .expect("dev-tls must write its CA")
     }
 
-    async fn start_with(tls: bool) -> Self {
+    async fn start_with(tls: bool, token: &str) -> Self {
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
             .local_addr()
             .unwrap()
             .port();
         let home = tempfile::tempdir().unwrap();
-        let token = "root-token-of-a-test".to_owned();
+        let token = token.to_owned();
         let local = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/bao");
         let program = std::env::var("CLAVIGER_BAO").unwrap_or_else(|_| {
             let exists = std::path::Path::new(local).exists();
@@ -190,3 +195,5 @@ impl Drop for OpenBao {
         let _ = self.child.wait();
     }
 }
+
+const ROOT_TOKEN: &str = "root-token-of-a-test";

@@ -23,8 +23,8 @@ pub enum Behaviour {
     Switch(String),
     /// Answers 200 with the request's body.
     EchoBody,
-    /// A small 200, then the end of the connection, which the answer does not tell.
-    CloseAfter,
+    /// A small 200 for the first request of a connection; at the next it closes without a byte.
+    OncePerConnection,
     /// Announces a hundred bytes, sends ten, closes.
     CloseMidBody,
     /// Announces chunks, sends one and a half, closes.
@@ -184,18 +184,25 @@ fn connection(shared: &Shared, stream: TcpStream, tls: Option<&SslAcceptor>) {
 
 fn converse(shared: &Shared, mut stream: impl Read + Write) {
     let mut reader = Reader::default();
+    let mut first = true;
     while let Ok(Some(request)) = reader.message(&mut stream, Kind::Request) {
         let body = request.body.clone();
         lock(&shared.requests).push(request);
         let behaviour = lock(&shared.behaviour).clone();
-        if !respond(&mut stream, behaviour, &body) {
+        if !respond(&mut stream, behaviour, &body, first) {
             return;
         }
+        first = false;
     }
 }
 
 /// False where the connection must close.
-fn respond(stream: &mut (impl Read + Write), behaviour: Behaviour, received: &[u8]) -> bool {
+fn respond(
+    stream: &mut (impl Read + Write),
+    behaviour: Behaviour,
+    received: &[u8],
+    first: bool,
+) -> bool {
     let last_words: &[u8] = match behaviour {
         Behaviour::Answer(status, body) => return answer(stream, status, body.as_bytes()),
         Behaviour::EchoBody => return answer(stream, 200, received),
@@ -213,7 +220,8 @@ fn respond(stream: &mut (impl Read + Write), behaviour: Behaviour, received: &[u
             std::thread::sleep(delay);
             return answer(stream, 200, b"late");
         }
-        Behaviour::CloseAfter => b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        Behaviour::OncePerConnection if first => return answer(stream, 200, b"first"),
+        Behaviour::OncePerConnection => b"",
         Behaviour::CloseMidBody => b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n0123456789",
         Behaviour::CloseMidChunk => {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nhe"

@@ -150,16 +150,17 @@ fn connections_to_a_node_are_kept_and_a_stale_one_is_replaced() {
         assert_eq!(gateway.get("app.test", "/", &[]).status, 200);
     }
     assert_eq!(node.connections(), 1);
-    // The node answers on the kept connection and closes it, without having said so.
-    node.set(Behaviour::CloseAfter);
-    assert_eq!(gateway.get("app.test", "/", &[]).status, 200);
-    node.set(Behaviour::ok());
-    assert_eq!(
-        gateway.get("app.test", "/", &[]).status,
-        200,
-        "the only node is asked again over a new connection"
-    );
-    assert_eq!(node.connections(), 2);
+    // As a node that gives up an idle connection in the moment it is used again.
+    node.set(Behaviour::OncePerConnection);
+    for connections in 2..4 {
+        let reply = gateway.get("app.test", "/", &[]);
+        assert_eq!(reply.status, 200, "the only node is asked again");
+        assert_eq!(node.connections(), connections);
+    }
+    let mut connection = gateway.connect();
+    connection.request("POST", "/", &[("Host", "a"), ("Content-Length", "0")]);
+    let reply = connection.expect_reply();
+    assert_eq!(reply.status, 502, "a POST may have been acted on");
 }
 
 #[test]
