@@ -97,8 +97,6 @@ pub struct AllUnits {
     pub(super) consumer_groups: Units<PluginSet>,
     pub(super) global_rules: Units<PluginSet>,
     pub(super) consumers: Units<consumers::ConsumerUnit>,
-    /// Keys that two consumers share; found again only when the index is.
-    pub(super) duplicate_keys: Arc<[Diagnostic]>,
     pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
 }

@@ -78,20 +78,15 @@ pub(super) fn compile(
     }
     let unchanged = all_reused && before.is_some_and(|before| before.len() == built.len());
     units.consumers = built;
-    let consumers = match previous {
+    match previous {
         Some(previous) if unchanged => {
-            units.duplicate_keys = Arc::clone(&previous.units.duplicate_keys);
+            // Duplicates are found while an index is built: they stand as long as it does.
+            let standing = previous.diagnostics.iter();
+            diagnostics.extend(standing.filter(|found| found.code == DUPLICATE).cloned());
             Arc::clone(&previous.consumers)
         }
-        _ => {
-            let mut duplicates = Vec::new();
-            let consumers = Arc::new(index(documents, units, run, &mut duplicates));
-            units.duplicate_keys = duplicates.into();
-            consumers
-        }
-    };
-    diagnostics.extend_from_slice(&units.duplicate_keys);
-    consumers
+        _ => Arc::new(index(documents, units, run, diagnostics)),
+    }
 }
 
 fn consumer(
