@@ -117,7 +117,7 @@ impl Bench {
     fn scopes(&self, names: &[&str]) -> Scopes {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let ctx = BuildCtx {
-            owner: "routes/1",
+            owner: &claviger::plugins::def::Owner::new("routes/1"),
             metadata: &Value::Null,
             attr: &Value::Null,
             https_ports: &[],

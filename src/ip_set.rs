@@ -7,7 +7,7 @@ use ipnet::IpNet;
 
 /// A text that is neither an address nor a network. Does not quote it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("must be an IP address or a network in CIDR notation")]
+#[error("must be an IP address or a network in CIDR notation, such as 10.0.0.0/8")]
 pub struct NotAnAddress {
     /// Position of the text in the list, from 0.
     pub index: usize,

@@ -1,6 +1,7 @@
 //! What a plugin declares about itself, and what it may hold when it is built.
 
 use std::any::Any;
+use std::cell::Cell;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -68,10 +69,41 @@ impl BuildError {
     }
 }
 
+/// The object a plugin stands on. Plugins with equal settings are one object, unless the plugin
+/// asks whose it is: then each owner gets its own.
+pub struct Owner<'a> {
+    name: &'a str,
+    asked: Cell<bool>,
+}
+
+impl<'a> Owner<'a> {
+    /// An owner nobody has asked for.
+    #[must_use]
+    pub const fn new(name: &'a str) -> Self {
+        Self {
+            name,
+            asked: Cell::new(false),
+        }
+    }
+
+    /// Stable key of the object (`routes/1`).
+    #[must_use]
+    pub fn name(&self) -> &'a str {
+        self.asked.set(true);
+        self.name
+    }
+
+    /// Whether [`Self::name`] was called.
+    #[must_use]
+    pub fn was_asked(&self) -> bool {
+        self.asked.get()
+    }
+}
+
 /// What a plugin may hold.
 pub struct BuildCtx<'a> {
-    /// Stable key of the object the plugin stands on (`routes/1`), for kept state.
-    pub owner: &'a str,
+    /// The object the plugin stands on, for kept state.
+    pub owner: &'a Owner<'a>,
     /// This plugin's `plugin_metadata`, references replaced; `Null` where there is none.
     pub metadata: &'a Value,
     /// This plugin's `plugin_attr` of the bootstrap; `Null` where there is none.

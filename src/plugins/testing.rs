@@ -52,7 +52,7 @@ impl With {
     ) -> Result<Hooks, BuildError> {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let ctx = BuildCtx {
-            owner: "routes/1",
+            owner: &crate::plugins::def::Owner::new("routes/1"),
             metadata: &self.metadata,
             attr: &self.attr,
             https_ports: &self.https_ports,

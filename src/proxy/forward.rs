@@ -173,8 +173,7 @@ impl Gateway {
                 .insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme))?;
         }
         if overwrite(upstream_request, &X_FORWARDED_HOST)
-            && let Some(host) = received_host(session.req_header())
-                .and_then(|host| HeaderValue::from_str(host).ok())
+            && let Some(host) = received_host_value(session.req_header())
         {
             upstream_request.insert_header("X-Forwarded-Host", host)?;
         }
@@ -303,6 +302,14 @@ pub(super) async fn let_body_come(session: &mut Session) -> Result<()> {
     }
     session.req_header_mut().remove_header(&header::EXPECT);
     Ok(())
+}
+
+/// The host the client asked for as a value, shared with the received field where there is one.
+fn received_host_value(head: &RequestHeader) -> Option<HeaderValue> {
+    match head.headers.get(header::HOST) {
+        Some(host) => Some(host.clone()),
+        None => HeaderValue::from_str(head.uri.authority()?.as_str()).ok(),
+    }
 }
 
 /// The host the client asked for, with its port.

@@ -299,7 +299,8 @@ impl TlsAccept for Accept {
     ) -> Option<Arc<dyn Any + Send + Sync>> {
         let chosen = ssl.ex_data(self.chosen)?;
         let cipher = ssl.current_cipher().map_or("", |cipher| cipher.name());
-        Some(Arc::new(TlsInfo {
+        // An `Arc` inside Pingora's own, so that a request takes a share and copies nothing.
+        Some(Arc::new(Arc::new(TlsInfo {
             sni: chosen.sni.clone(),
             served_as: chosen.served_as.clone(),
             protocol: ssl.version_str(),
@@ -307,7 +308,7 @@ impl TlsAccept for Accept {
             ssl_id: chosen.identity.id.clone(),
             client_verified: chosen.identity.policy.client().is_some(),
             resumed: ssl.session_reused(),
-        }))
+        })))
     }
 }
 

@@ -114,13 +114,8 @@ impl Gateway {
             .digest()
             .and_then(|digest| digest.ssl_digest.as_ref())
             .map(|digest| {
-                Arc::new(
-                    digest
-                        .extension
-                        .get::<TlsInfo>()
-                        .cloned()
-                        .unwrap_or_default(),
-                )
+                let info = digest.extension.get::<Arc<TlsInfo>>();
+                info.cloned().unwrap_or_default()
             });
         if let Some(field) = self.settings.client_addr.field() {
             let values = session.req_header().headers.get_all(field);

@@ -117,9 +117,7 @@ impl Reload {
 
     /// The files say what is in force already: nothing is made anew.
     fn keep(&self) {
-        if self.status.report().rejection.is_some() {
-            self.status.accepted(self.clock.wall(), true);
-        }
+        self.status.unchanged();
         let revision = self.cell.current().map_or(0, |snapshot| snapshot.revision);
         log::info!("configuration unchanged, it stays in force: revision={revision}");
     }

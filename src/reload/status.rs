@@ -17,6 +17,8 @@ pub enum ReloadResult {
 pub struct StatusReport {
     /// Reloads that published a snapshot, from any trigger.
     pub accepted: u64,
+    /// Times the source was read and said what was in force already.
+    pub unchanged: u64,
     /// Reloads that were rejected whole.
     pub rejected: u64,
     /// When a snapshot was last published.
@@ -51,6 +53,13 @@ impl Status {
         if from_file {
             status.rejection = None;
         }
+    }
+
+    /// The source says what is in force; an earlier rejection is mended thereby.
+    pub(super) fn unchanged(&self) {
+        let mut status = self.lock();
+        status.unchanged += 1;
+        status.rejection = None;
     }
 
     pub(super) fn rejected(&self, why: String) {

@@ -82,6 +82,7 @@ impl Facts {
             Kind::Counter,
         );
         page.sample(&[("result", "accepted")], count(status.accepted));
+        page.sample(&[("result", "unchanged")], count(status.unchanged));
         page.sample(&[("result", "rejected")], count(status.rejected));
         page.family(
             "claviger_config_last_reload_success",

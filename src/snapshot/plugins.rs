@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::compile::{Compilation, Scope};
 use super::substitute;
 use crate::config::resource::{PluginMap, Settings};
+use crate::plugins::def::Owner;
 use crate::plugins::{
     self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
 };
@@ -53,7 +54,7 @@ pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
     for (name, settings) in map.iter() {
         match build_one(name, settings, scope) {
             Ok((def, plugin, redacted)) => {
-                set.plugins.insert(def.name, Arc::new(plugin));
+                set.plugins.insert(def.name, plugin);
                 set.redacted.extend(redacted);
             }
             Err(()) => set.refused = true,
@@ -62,11 +63,10 @@ pub(super) fn build(map: &PluginMap, scope: &mut Scope<'_>) -> PluginSet {
     set
 }
 
-fn build_one(
-    name: &str,
-    settings: &Settings,
-    scope: &mut Scope<'_>,
-) -> Result<(&'static PluginDef, Plugin, Vec<Box<str>>), ()> {
+/// A plugin, and the names that carry its credentials.
+type BuiltPlugin = (&'static PluginDef, Arc<Plugin>, Vec<Box<str>>);
+
+fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<BuiltPlugin, ()> {
     let field = format!("plugins.{name}");
     let (ordinal, def) = known(name, &field, scope)?;
     let invalid = |scope: &mut Scope<'_>, code, error: &BuildError| {
@@ -81,16 +81,14 @@ fn build_one(
             let meta =
                 Meta::parse(&json).map_err(|error| invalid(scope, "plugin-config", &error))?;
             if meta.disable {
-                return Ok((
-                    def,
-                    Plugin::new(ordinal, def, meta, Hooks::default()),
-                    Vec::new(),
-                ));
+                let idle = Plugin::new(ordinal, def, meta, Hooks::default());
+                return Ok((def, Arc::new(idle), Vec::new()));
             }
             let field = join(&field, &missing.field);
             scope.unresolved(&field, &missing);
             let meta = meta_of_refusal(&json, meta);
-            return Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()));
+            let refusing = Plugin::refusing(ordinal, def, meta);
+            return Ok((def, Arc::new(refusing), Vec::new()));
         }
     };
     // Values are in place in `_meta` too: the text of a reference is never compared or sent.
@@ -99,17 +97,15 @@ fn build_one(
     if let Some(problem) = &meta.filter_problem {
         scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
     }
-    let built = build_hooks(def, values.expose(), scope);
+    let owner = Owner::new(scope.owner);
+    let built = build_hooks(def, values.expose(), &owner, scope);
     if meta.disable {
         // Its configuration may be wrong: it does not run (`spec/00` §1.3).
         if let Built::Invalid(error) = &built {
             scope.warn("plugin-config", &at(&field, error), &failed(name, error));
         }
-        return Ok((
-            def,
-            Plugin::new(ordinal, def, meta, Hooks::default()),
-            Vec::new(),
-        ));
+        let idle = Plugin::new(ordinal, def, meta, Hooks::default());
+        return Ok((def, Arc::new(idle), Vec::new()));
     }
     match built {
         Built::Hooks(hooks) => {
@@ -119,13 +115,23 @@ fn build_one(
                 .filter(|name| !redact::is_sensitive(name, &[]))
                 .cloned();
             let redacted = redacted.collect();
-            Ok((def, Plugin::new(ordinal, def, meta, hooks), redacted))
+            let plugin = Plugin::new(ordinal, def, meta, hooks);
+            let plugin = if has_references || owner.was_asked() {
+                Arc::new(plugin)
+            } else {
+                shared(name, settings, plugin, scope)
+            };
+            Ok((def, plugin, redacted))
         }
-        Built::NoMetadata => Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new())),
+        Built::NoMetadata => {
+            let refusing = Plugin::refusing(ordinal, def, meta);
+            Ok((def, Arc::new(refusing), Vec::new()))
+        }
         Built::Invalid(error) if has_references => {
             // The value a reference brought does not fit; only its user refuses.
             invalid(scope, "secret-value", &error);
-            Ok((def, Plugin::refusing(ordinal, def, meta), Vec::new()))
+            let refusing = Plugin::refusing(ordinal, def, meta);
+            Ok((def, Arc::new(refusing), Vec::new()))
         }
         Built::Invalid(error) => {
             invalid(scope, "plugin-config", &error);
@@ -166,7 +172,7 @@ pub(super) fn build_consumer(
         if def.kind != PluginKind::Auth {
             match build_one(name, settings, scope) {
                 Ok((def, plugin, _)) => {
-                    set.plugins.insert(def.name, Arc::new(plugin));
+                    set.plugins.insert(def.name, plugin);
                 }
                 Err(()) => set.refused = true,
             }
@@ -267,13 +273,30 @@ enum Built {
     Invalid(BuildError),
 }
 
-fn build_hooks(def: &PluginDef, json: &Value, scope: &Scope<'_>) -> Built {
+/// The plugin of that name and these settings which other objects use already, or this one. Ten
+/// thousand routes with `prometheus: {}` share one object, so that a request to any of them finds
+/// it in the processor's cache. Global rules share among themselves only: the same object must
+/// not run twice for one request.
+fn shared(name: &str, settings: &Settings, plugin: Plugin, scope: &Scope<'_>) -> Arc<Plugin> {
+    let run = scope.run;
+    let class = if scope.owner.starts_with("global_rules/") {
+        "global"
+    } else {
+        "own"
+    };
+    let settings = crate::consumer::digest(&run.env.index_key, settings.text().as_bytes());
+    let stamp = run.plugin_stamp(name);
+    let key = format!("plugin/{class}/{name}/{stamp:x}/{settings:x}");
+    run.env.kept.entry(&key, || plugin)
+}
+
+fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'_>) -> Built {
     let env = scope.run.env;
     let Some(metadata) = scope.run.metadata(def.name) else {
         return Built::NoMetadata;
     };
     let ctx = BuildCtx {
-        owner: scope.owner,
+        owner,
         metadata,
         attr: env.plugin_attr.get(def.name).unwrap_or(&Value::Null),
         https_ports: &env.https_ports,

@@ -1,6 +1,7 @@
 //! Services and routes: what stands on a route is merged here, once, so that a request finds it
 //! ready (`spec/00` §3, §7.2).
 
+use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::config::resource::{Item, RouteConfig, ServiceConfig};
 use crate::diagnostic::Diagnostic;
 use crate::expr::{Expr, VarSource};
 use crate::ip_set::IpSet;
-use crate::plugins::{Chain, RouteInfo};
+use crate::plugins::{Chain, Plugin, RouteInfo};
 use crate::routing::{HostPattern, MethodSet, Predicate, RouteSpec, Router, UriPattern};
 
 /// A compiled service.
@@ -335,11 +336,24 @@ fn route(
     CompiledRoute {
         info: info(item, service, redacted),
         outcome: Outcome::Serve {
-            chain: Arc::new(Chain::build(&merged)),
+            chain: shared_chain(&merged, scope),
             upstream: upstream.for_route(config.timeout.as_ref(), websocket),
             websocket,
         },
     }
+}
+
+/// The chain of these very plugins that another route has already, or a new one.
+fn shared_chain(plugins: &[Arc<Plugin>], scope: &Scope<'_>) -> Arc<Chain> {
+    // A chain keeps its plugins, so while it lives their addresses cannot mean others.
+    let addresses = plugins.iter().map(|plugin| Arc::as_ptr(plugin).addr());
+    let mut key = String::from("chain");
+    for address in addresses {
+        // Writing into a string cannot fail.
+        let _ = write!(key, "/{address:x}");
+    }
+    let kept = &scope.run.env.kept;
+    kept.entry(&key, || Chain::build(plugins))
 }
 
 /// What the route stands on, or what becomes of it without (`spec/00` §1.3).

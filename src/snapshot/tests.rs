@@ -636,3 +636,22 @@ routes:
     );
     assert!(masked("/b").is_empty(), "apikey is masked by custom");
 }
+
+#[test]
+fn plugins_with_equal_settings_are_one_object() {
+    let snapshot = first(
+        "routes:\n\
+         - {id: a, uri: /a, plugins: {mocking: {response_example: x}}}\n\
+         - {id: b, uri: /b, plugins: {mocking: {response_example: x}}}\n\
+         - {id: c, uri: /c, plugins: {mocking: {response_example: y}}}\n#END\n",
+    );
+    let [a, b, c] = ["/a", "/b", "/c"].map(|path| {
+        let route = route(&snapshot, path).expect("there is a route");
+        match &route.outcome {
+            Outcome::Serve { chain, .. } => Arc::clone(chain),
+            _ => panic!("{path} must serve"),
+        }
+    });
+    assert!(Arc::ptr_eq(&a, &b), "equal settings share plugin and chain");
+    assert!(!Arc::ptr_eq(&a, &c), "other settings do not");
+}

@@ -147,7 +147,7 @@ fn a_key_of_another_certificate_is_found() {
     let (code, said) = Checked::with(resources).says(&[]);
     assert_eq!(code, 1, "{said}");
     assert!(
-        said.contains("apisix.yaml:2:26: error[certificate] ssls/a cert"),
+        said.contains("error[certificate] ssls/a key: the private key does not belong"),
         "{said}"
     );
     assert!(

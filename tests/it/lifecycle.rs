@@ -170,7 +170,7 @@ fn a_second_signal_and_sigint_end_it_at_once() {
 
 /// Configurations read since the start, as the metrics count them.
 fn reloads(gateway: &Gateway) -> f64 {
-    let start = "claviger_config_reloads_total{result=\"accepted\"} ";
+    let start = "claviger_config_reloads_total{result=\"unchanged\"} ";
     let page = gateway.metrics_page();
     let sample = page.lines().find_map(|line| line.strip_prefix(start));
     sample.expect("counted").parse().unwrap()
@@ -209,7 +209,7 @@ fn sigusr1_opens_rotated_logs_again() {
     gateway.signal(Signal::HUP);
     wait_until("lines go to the new files", || {
         read("access.log").contains("/after")
-            && read("error.log").contains("configuration in force")
+            && read("error.log").contains("configuration unchanged")
     });
     assert!(!read("access.log.1").contains("/after"));
 }

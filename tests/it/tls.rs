@@ -312,15 +312,15 @@ fn an_item_refuses_whole_where_one_of_its_values_cannot_be_used() {
     let cases = [
         (
             pair(&cert, "$env://NO_SUCH_KEY"),
-            "keys[0]: reference $env://NO_SUCH_KEY",
+            "keys.0: reference $env://NO_SUCH_KEY",
         ),
         (
             pair(&cert, &quoted(certs::key_text(&other))),
-            "keys[0]: the private key does not belong",
+            "keys.0: the private key does not belong",
         ),
         (
             pair("$env://NO_SUCH_CERT", &quoted(certs::key_text(&second))),
-            "certs[0]: reference $env://NO_SUCH_CERT",
+            "certs.0: reference $env://NO_SUCH_CERT",
         ),
         (
             client(", skip_mtls_uri_regex: [/open]"),

@@ -49,6 +49,12 @@ impl Settings {
         Self(object.to_string().into_boxed_str())
     }
 
+    /// The settings as compact JSON. May hold literal secrets: never print it.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.0
+    }
+
     /// The settings as a tree.
     #[must_use]
     pub fn json(&self) -> Value {

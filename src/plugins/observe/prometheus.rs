@@ -120,7 +120,7 @@ mod tests {
         let metrics = Arc::new(Metrics::new("apisix_"));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ctx = BuildCtx {
-            owner: "routes/1",
+            owner: &crate::plugins::def::Owner::new("routes/1"),
             metadata,
             attr: &Value::Null,
             https_ports: &[],

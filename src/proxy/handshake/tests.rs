@@ -29,7 +29,7 @@ impl ServeHttp for Facts {
         let digest = session
             .digest()
             .and_then(|digest| digest.ssl_digest.clone());
-        let info = digest.and_then(|digest| digest.extension.get::<TlsInfo>().cloned());
+        let info = digest.and_then(|digest| digest.extension.get::<Arc<TlsInfo>>().cloned());
         let body = format!("{info:?}").into_bytes();
         Response::builder()
             .header("content-length", body.len())
