@@ -27,14 +27,16 @@ pub struct CredentialEntry {
 /// does not know the key can neither aim at an entry nor learn one from how long a lookup takes.
 pub struct CredentialIndex {
     key: [u8; 16],
-    entries: HashMap<u128, CredentialEntry, ahash::RandomState>,
+    /// By the digest's bytes: a `u128` would align every entry to 16.
+    entries: HashMap<[u8; 16], CredentialEntry, ahash::RandomState>,
 }
 
 impl CredentialIndex {
     /// The credential `presented` names.
     #[must_use]
     pub fn find(&self, presented: &[u8]) -> Option<&CredentialEntry> {
-        self.entries.get(&digest(&self.key, presented))
+        self.entries
+            .get(&digest(&self.key, presented).to_ne_bytes())
     }
 
     /// How many credentials there are.
@@ -63,6 +65,11 @@ impl IndexBuilder {
         })
     }
 
+    /// Makes room for `count` more credentials at once.
+    pub fn reserve(&mut self, count: usize) {
+        self.0.entries.reserve(count);
+    }
+
     /// Adds a credential. A duplicate keeps the later one, as APISIX does with files, and returns
     /// the earlier for a diagnostic.
     pub fn insert(
@@ -79,7 +86,7 @@ impl IndexBuilder {
         digest: u128,
         entry: CredentialEntry,
     ) -> Option<CredentialEntry> {
-        self.0.entries.insert(digest, entry)
+        self.0.entries.insert(digest.to_ne_bytes(), entry)
     }
 
     /// The finished index.

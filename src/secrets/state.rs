@@ -42,17 +42,17 @@ struct Installed {
 }
 
 /// A reference in use.
-struct Use {
-    /// Id of the manager, where one is named.
-    manager: Option<Arc<str>>,
-    place: Place,
-}
-
-enum Place {
+enum Use {
     /// In the cache.
     Cached(EntryId, Selector, Arc<Runner>),
     /// Decided without a manager, for as long as the manager stays undeclared.
-    Settled(Outcome),
+    Settled(Box<Settled>),
+}
+
+struct Settled {
+    /// Id of the manager, where one is named.
+    manager: Option<Arc<str>>,
+    outcome: Outcome,
 }
 
 impl State {
@@ -116,6 +116,7 @@ impl State {
         let (mut kept, gone): (HashMap<_, _>, HashMap<_, _>) = current
             .into_iter()
             .partition(|(text, _)| references.contains(text));
+        kept.reserve(references.len() - kept.len());
         for reference in references {
             if !kept.contains_key(reference) {
                 let (used, outcome) = self.put_in(now, reference);
@@ -130,7 +131,7 @@ impl State {
 
     fn take_out(&mut self, gone: HashMap<Arc<str>, Use>, references: &BTreeSet<Arc<str>>) {
         for (text, used) in gone {
-            if let Place::Cached(entry, selector, _) = &used.place {
+            if let Use::Cached(entry, selector, _) = &used {
                 self.cache.remove(*entry, selector, &text);
             }
             if !references.contains(&text) {
@@ -141,22 +142,23 @@ impl State {
 
     /// Whether the reference still stands where the managers in force would put it.
     fn is_current(&self, used: &Use) -> bool {
-        let Some(id) = &used.manager else {
-            return true;
-        };
-        match (
-            &used.place,
-            self.managers.get(id).map(|installed| &installed.runner),
-        ) {
-            (Place::Cached(_, _, runner), Some(Ok(current))) => Arc::ptr_eq(runner, current),
-            _ => false,
+        match used {
+            Use::Cached(_, _, runner) => self
+                .managers
+                .get(&runner.id)
+                .and_then(|installed| installed.runner.as_ref().ok())
+                .is_some_and(|current| Arc::ptr_eq(runner, current)),
+            Use::Settled(settled) => settled.manager.is_none(),
         }
     }
 
     fn put_in(&mut self, now: Instant, text: &Arc<str>) -> (Use, Outcome) {
         let settled = |manager, outcome: Outcome| {
-            let place = Place::Settled(outcome.clone());
-            (Use { manager, place }, outcome)
+            let settled = Settled {
+                manager,
+                outcome: outcome.clone(),
+            };
+            (Use::Settled(Box::new(settled)), outcome)
         };
         let reference = match Reference::parse_shared(text) {
             Ok(reference) => reference,
@@ -198,11 +200,7 @@ impl State {
             selector.clone(),
             Arc::clone(text),
         );
-        let used = Use {
-            manager: Some(Arc::clone(&key.manager)),
-            place: Place::Cached(entry, selector, runner),
-        };
-        (used, outcome)
+        (Use::Cached(entry, selector, runner), outcome)
     }
 
     fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
@@ -310,9 +308,9 @@ impl State {
     }
 
     pub(super) fn report(&self, now: Instant) -> Vec<ReferenceReport> {
-        let of_use = |(text, used): (&Arc<str>, &Use)| match &used.place {
-            Place::Cached(entry, selector, _) => self.cache.report(now, *entry, selector, text),
-            Place::Settled(outcome) => Some(settled_report(text, used, outcome)),
+        let of_use = |(text, used): (&Arc<str>, &Use)| match used {
+            Use::Cached(entry, selector, _) => self.cache.report(now, *entry, selector, text),
+            Use::Settled(settled) => Some(settled_report(text, settled)),
         };
         let mut reports: Vec<_> = self.uses.iter().filter_map(of_use).collect();
         reports.sort_by(|a, b| a.reference.cmp(&b.reference));
@@ -359,13 +357,14 @@ impl State {
     }
 }
 
-fn settled_report(text: &Arc<str>, used: &Use, outcome: &Outcome) -> ReferenceReport {
+fn settled_report(text: &Arc<str>, settled: &Settled) -> ReferenceReport {
+    let outcome = &settled.outcome;
     let (manager, path) = match Reference::parse_shared(text)
         .as_ref()
         .map(Reference::target)
     {
         Ok(Target::Env { name, .. }) => ("env".into(), (&**name).into()),
-        _ => (used.manager.clone().unwrap_or_default(), Arc::default()),
+        _ => (settled.manager.clone().unwrap_or_default(), Arc::default()),
     };
     ReferenceReport {
         reference: Arc::clone(text),

@@ -1,5 +1,6 @@
 //! Documents and secret values in, snapshot out. Pure: no clock, no socket.
 
+use std::any::Any;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -65,6 +66,8 @@ pub struct Compilation<'a> {
     pub now: SystemTime,
     /// Enabled plugins of this document.
     plugins: Option<HashSet<String>>,
+    /// The data of every credential whose plugin keeps none.
+    pub(super) no_data: Arc<dyn Any + Send + Sync>,
     metadata: HashMap<Arc<str>, Metadata>,
 }
 
@@ -309,6 +312,7 @@ pub fn compile(
             .plugins
             .as_ref()
             .map(|names| names.iter().cloned().collect()),
+        no_data: Arc::new(()),
         metadata: metadata(documents, view, env, &mut diagnostics),
     };
     let before = previous.map(|snapshot| &snapshot.units);
@@ -454,7 +458,12 @@ fn metadata(
 fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     fn of<T>(units: &Units<T>, diagnostics: &mut Vec<Diagnostic>) {
         for (_, unit) in units.iter() {
-            diagnostics.extend_from_slice(&unit.diagnostics);
+            diagnostics.extend(
+                unit.diagnostics
+                    .iter()
+                    .flat_map(|found| found.iter())
+                    .cloned(),
+            );
         }
     }
     of(&units.upstreams, diagnostics);

@@ -172,6 +172,8 @@ fn index(
 ) -> Consumers {
     let mut builders: HashMap<&'static str, IndexBuilder> = HashMap::new();
     let mut consumers = Consumers::default();
+    consumers.by_name.reserve(documents.consumers.len());
+    let mut room = credentials_by_plugin(units);
     for item in &documents.consumers {
         if let Some(unit) = units
             .consumers
@@ -191,9 +193,11 @@ fn index(
             continue;
         }
         for credential in &unit.credentials {
-            let builder = builders
-                .entry(credential.plugin)
-                .or_insert_with(|| IndexBuilder::new(run.env.index_key));
+            let builder = builders.entry(credential.plugin).or_insert_with(|| {
+                let mut builder = IndexBuilder::new(run.env.index_key);
+                builder.reserve(room.remove(credential.plugin).unwrap_or_default());
+                builder
+            });
             let entry = CredentialEntry {
                 consumer: Arc::clone(&unit.consumer),
                 credential_id: unit.credential_id.clone(),
@@ -217,6 +221,17 @@ fn index(
         .map(|(plugin, builder)| (plugin, builder.build()))
         .collect();
     consumers
+}
+
+/// How many credentials each plugin has, so that its index does not grow step by step.
+fn credentials_by_plugin(units: &AllUnits) -> HashMap<&'static str, usize> {
+    let mut counts = HashMap::new();
+    for (_, unit) in units.consumers.iter() {
+        for credential in &unit.value.credentials {
+            *counts.entry(credential.plugin).or_default() += 1;
+        }
+    }
+    counts
 }
 
 /// Consumers and credentials as the file lists them: of two equal keys the later one wins.

@@ -218,7 +218,11 @@ fn build_credential(
         Ok(Credential { lookup_key, data }) => Ok(Some(BuiltCredential {
             plugin: def.name,
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),
-            data,
+            data: if data.is::<()>() {
+                Arc::clone(&scope.run.no_data)
+            } else {
+                data
+            },
         })),
         Err(error) if has_references => {
             scope.error(

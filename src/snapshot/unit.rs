@@ -13,8 +13,13 @@ pub(super) struct Unit<T> {
     pub stamp: u64,
     /// The piece.
     pub value: T,
-    /// What was found while building it; repeated in every snapshot that reuses it.
-    pub diagnostics: Box<[Diagnostic]>,
+    /// What was found while building it; repeated in every snapshot that reuses it. Mostly
+    /// nothing, which takes one word.
+    #[expect(
+        clippy::box_collection,
+        reason = "a boxed slice takes two words in every piece"
+    )]
+    pub diagnostics: Option<Box<Vec<Diagnostic>>>,
 }
 
 /// One kind's pieces by id.
@@ -74,7 +79,7 @@ impl<T> Units<T> {
         let unit = Arc::new(Unit {
             stamp,
             value,
-            diagnostics: diagnostics.into(),
+            diagnostics: (!diagnostics.is_empty()).then(|| Box::new(diagnostics)),
         });
         self.0.insert(Arc::clone(id), Arc::clone(&unit));
         (unit, false)

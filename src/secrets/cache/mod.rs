@@ -69,12 +69,15 @@ pub(super) struct Cache {
     last_entry: EntryId,
     last_version: u64,
     jitter: Jitter,
+    /// Why a value that was never asked for is none.
+    unread: Arc<str>,
 }
 
 struct Entry {
     key: DocumentKey,
     schedule: Schedule,
-    slots: HashMap<Selector, Slot>,
+    /// Boxed: a table keeps up to half its places free.
+    slots: HashMap<Selector, Box<Slot>>,
     due_at: Instant,
     lapses_at: Option<Instant>,
     in_flight: bool,
@@ -98,6 +101,7 @@ impl Cache {
             last_entry: 0,
             last_version: 0,
             jitter,
+            unread: "not fetched yet".into(),
         }
     }
 
@@ -124,7 +128,9 @@ impl Cache {
             .expect("entry_id gives a live entry");
         let slot = entry.slots.entry(selector).or_default();
         slot.users.push(reference);
-        let outcome = slot.outcome(now, &entry.schedule, entry.failure.as_ref());
+        let unread = (!slot.asked).then_some(&self.unread);
+        let why = entry.failure.as_ref().or(unread);
+        let outcome = slot.outcome(now, &entry.schedule, why);
         if !slot.asked {
             if !entry.unsettled {
                 entry.unsettled = true;
@@ -343,7 +349,7 @@ impl Entry {
         for (selector, slot) in &mut self.slots {
             slot.asked |= fields.binary_search(&selector.field).is_ok();
         }
-        let asked = |slot: &&mut Slot| slot.asked;
+        let asked = |slot: &&mut Box<Slot>| slot.asked;
         match answer {
             Answer::Postponed(until, reason) => {
                 self.fail(reason);
@@ -360,13 +366,21 @@ impl Entry {
             }
             Answer::Found(mut document) => {
                 self.manager_version = document.version.take();
-                for (selector, slot) in &mut self.slots {
-                    if !slot.asked {
-                        continue;
-                    }
-                    match value_of(document.field(&selector.field), selector.decode) {
-                        Ok(value) => slot.found(value, started, versions),
-                        Err(reason) => slot.denied(&reason.into(), now, &schedule),
+                // Those that decode look first: the others take the field out of the document.
+                for decodes in [true, false] {
+                    let slots = self.slots.iter_mut().filter(|(selector, slot)| {
+                        slot.asked && selector.decode.is_some() == decodes
+                    });
+                    for (selector, slot) in slots {
+                        let field = if decodes {
+                            document.field(&selector.field)
+                        } else {
+                            document.take(&selector.field)
+                        };
+                        match value_of(field, selector.decode) {
+                            Ok(value) => slot.found(value, started, versions),
+                            Err(reason) => slot.denied(&reason.into(), now, &schedule),
+                        }
                     }
                 }
             }
@@ -383,7 +397,7 @@ impl Entry {
 
     fn after_answer(&self, now: Instant, started: Instant, jitter: f64) -> Instant {
         let schedule = &self.schedule;
-        let missing = self.slots.values().any(Slot::is_missing);
+        let missing = self.slots.values().any(|slot| slot.is_missing());
         let retry = missing.then(|| now + schedule.after_denial(jitter));
         let confirm = self
             .slots

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::secrets::manager::FieldValue;
 use crate::secrets::reference::Decode;
 use crate::secrets::refresh::Schedule;
@@ -19,12 +21,12 @@ pub(in crate::secrets) struct Selector {
 
 #[derive(Debug, Default)]
 pub(super) struct Slot {
-    /// References that mean this value.
-    pub(super) users: Vec<Arc<str>>,
+    /// References that mean this value; nearly always one.
+    pub(super) users: SmallVec<[Arc<str>; 1]>,
     /// A read that asked for it has ended.
     pub(super) asked: bool,
     held: Option<Held>,
-    absent: Option<Absent>,
+    absent: Option<Box<Absent>>,
     /// What the users were told last.
     shown: Option<Shown>,
 }
@@ -46,7 +48,7 @@ struct Absent {
 #[derive(Debug, PartialEq)]
 enum Shown {
     Value(u64),
-    Missing(Arc<str>),
+    Missing(Box<Arc<str>>),
 }
 
 impl Slot {
@@ -72,10 +74,10 @@ impl Slot {
     pub(super) fn denied(&mut self, reason: &Arc<str>, now: Instant, schedule: &Schedule) {
         match &mut self.absent {
             None => {
-                self.absent = Some(Absent {
+                self.absent = Some(Box::new(Absent {
                     since: now,
                     reason: Arc::clone(reason),
-                });
+                }));
             }
             Some(absent) => {
                 absent.reason = Arc::clone(reason);
@@ -139,7 +141,7 @@ impl Slot {
         let outcome = self.outcome(now, schedule, failure);
         let shown = match &outcome {
             Ok(resolved) => Shown::Value(resolved.version),
-            Err(unresolved) => Shown::Missing(Arc::clone(&unresolved.reason)),
+            Err(unresolved) => Shown::Missing(Box::new(Arc::clone(&unresolved.reason))),
         };
         if self.shown.as_ref() == Some(&shown) {
             return None;

@@ -42,6 +42,11 @@ impl Document {
     pub fn field(&self, name: &str) -> Option<FieldValue> {
         self.fields.get(name).cloned()
     }
+
+    /// The value of a field, which the document has no longer then.
+    pub(in crate::secrets) fn take(&mut self, name: &str) -> Option<FieldValue> {
+        self.fields.remove(name)
+    }
 }
 
 impl<'de> Deserialize<'de> for FieldValue {
