@@ -23,6 +23,16 @@ pub(super) enum Node {
     Test { variable: Variable, test: Test },
 }
 
+impl Node {
+    fn asks_body(&self) -> bool {
+        match self {
+            Self::All(nodes) | Self::Any(nodes) => nodes.iter().any(Self::asks_body),
+            Self::Not(node) => node.asks_body(),
+            Self::Test { variable, .. } => variable.is_of_body(),
+        }
+    }
+}
+
 /// What a variable is held against.
 #[derive(Debug, Clone)]
 pub(super) enum Test {
@@ -90,6 +100,12 @@ pub enum ExprError {
 }
 
 impl Expr {
+    /// Whether it holds anything against a field of the request's body.
+    #[must_use]
+    pub fn asks_body(&self) -> bool {
+        self.0.asks_body()
+    }
+
     /// Parses a list of conditions (all must hold; an empty one holds), or one logic form.
     ///
     /// # Errors

@@ -17,6 +17,8 @@ pub enum Variable {
     UriParam(Box<str>),
     /// `post_arg_<name>`: a field of a form body.
     PostArg(Box<str>),
+    /// `post_arg.<path>`: a member of a JSON body, by dotted path; a number picks from an array.
+    PostJson(Box<str>),
     /// `sent_http_<header>` and `upstream_http_<header>`: a response header, once there is one.
     ResponseHeader(HeaderName),
     /// `1` to `9…`: a capture of the plugin's own regex.
@@ -55,7 +57,18 @@ impl Variable {
         if let Some(rest) = prefixed("post_arg_") {
             return Self::PostArg(rest.into());
         }
+        if let Some(rest) = prefixed("post_arg.") {
+            return Self::PostJson(rest.into());
+        }
         Self::Named(name.into())
+    }
+}
+
+impl Variable {
+    /// Whether answering it takes the request's body.
+    #[must_use]
+    pub const fn is_of_body(&self) -> bool {
+        matches!(self, Self::PostArg(_) | Self::PostJson(_))
     }
 }
 

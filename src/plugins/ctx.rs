@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
@@ -113,6 +114,8 @@ pub struct RequestState {
     pub consumer: Option<Attached>,
     /// All consumers, for auth plugins.
     pub consumers: Arc<Consumers>,
+    /// The body, where a route's conditions may ask for a field of it and it is small.
+    pub body: Option<Bytes>,
     /// `apisix_request_id`.
     pub request_id: Option<HeaderValue>,
     /// `Host` to send upstream instead of what `pass_host` says.
@@ -168,6 +171,7 @@ impl RequestState {
             route: None,
             consumer: None,
             consumers,
+            body: None,
             request_id: None,
             host_override: None,
             attempts: SmallVec::new(),

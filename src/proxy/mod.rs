@@ -62,6 +62,11 @@ impl Gateway {
         if exchange.snapshot.global_refused {
             return Some(Response::error_msg(503, "a global rule is not valid"));
         }
+        if exchange.snapshot.asks_body
+            && let Err(status) = intake::read_body(session, exchange).await
+        {
+            return Some(Response::status(status));
+        }
         self.find_route(session, exchange);
         let route = exchange.route.clone();
         match route.as_ref().map(|route| &route.outcome) {

@@ -352,9 +352,11 @@ pub fn compile(
             .any(|(_, unit)| unit.value.refused);
 
     collect_diagnostics(&units, &mut diagnostics);
+    let asks_body = units.routes.iter().any(|(_, unit)| unit.value.asks_body);
     Snapshot {
         revision: previous.map_or(1, |snapshot| snapshot.revision + 1),
         router,
+        asks_body,
         global: Arc::new(Chain::build(&global)),
         global_refused,
         global_redacted: global_redacted.collect(),

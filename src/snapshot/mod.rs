@@ -102,6 +102,8 @@ pub struct Snapshot {
     pub revision: u64,
     /// Finds a request's route.
     pub router: Arc<Router<Arc<CompiledRoute>>>,
+    /// Some route's `vars` ask for a field of the body, so it is read before a route is looked for.
+    pub asks_body: bool,
     /// Global rules.
     pub global: Arc<Chain>,
     /// A global rule was refused: every request answers 503.

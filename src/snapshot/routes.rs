@@ -96,6 +96,8 @@ pub(super) struct RouteUnit {
     pub route: Arc<CompiledRoute>,
     /// Its place in the table; `None` where it is switched off or can match nothing.
     spec: Option<Arc<Spec>>,
+    /// Its `vars` hold something against a field of the body.
+    pub asks_body: bool,
 }
 
 type Spec = RouteSpec<Arc<CompiledRoute>>;
@@ -199,11 +201,16 @@ fn route_unit(
         compiled.outcome = Outcome::Absent;
     }
     let route = Arc::new(compiled);
+    let asks_body = matches.asks_body;
     let spec = matches
         .into_spec(|| Arc::clone(&route))
         .filter(|_| item.value.enabled)
         .map(Arc::new);
-    RouteUnit { route, spec }
+    RouteUnit {
+        route,
+        spec,
+        asks_body,
+    }
 }
 
 /// What a route matches, as far as it can be told.
@@ -211,6 +218,7 @@ struct Matches {
     spec: Option<RouteSpec<()>>,
     /// All of it could be told. Where not, the route refuses whatever it still matches.
     sound: bool,
+    asks_body: bool,
 }
 
 impl Matches {
@@ -235,12 +243,14 @@ fn matches(config: &RouteConfig, service_hosts: &[String], scope: &mut Scope<'_>
     });
     let sound = vars.is_ok();
     let vars = vars.ok().flatten();
+    let asks_body = vars.as_ref().is_some_and(Expr::asks_body);
     let vars =
         vars.map(|expr| Box::new(move |vars: &dyn VarSource| expr.matches(vars)) as Predicate);
     let spec = spec(config, service_hosts, vars, scope);
     Matches {
         sound: sound && spec.is_some(),
         spec,
+        asks_body,
     }
 }
 

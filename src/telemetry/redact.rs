@@ -178,7 +178,10 @@ impl Sensitivity {
 fn own_name(variable: &Variable) -> Option<&str> {
     match variable {
         Variable::Header(name) | Variable::ResponseHeader(name) => Some(name.as_str()),
-        Variable::Arg(name) | Variable::Cookie(name) | Variable::PostArg(name) => Some(name),
+        Variable::Arg(name)
+        | Variable::Cookie(name)
+        | Variable::PostArg(name)
+        | Variable::PostJson(name) => Some(name),
         Variable::UriParam(_) | Variable::Capture(_) | Variable::Named(_) => None,
     }
 }

@@ -153,3 +153,43 @@ ssls:
     let refusal = Connection::open_tls(gateway.https(), "other.test", &ca);
     assert!(refusal.is_err(), "no default certificate may be sent");
 }
+
+#[test]
+fn a_route_is_chosen_by_a_field_of_the_body_which_still_goes_upstream() {
+    let upstream = Upstream::start(Behaviour::ok());
+    let node = upstream.addr;
+    let to = format!("upstream: {{ nodes: {{ \"{node}\": 1 }} }}");
+    let gateway = Gateway::start(format!(
+        "routes:\n\
+         - {{id: form, uri: /, vars: [[post_arg_tier, '==', gold]], plugins: {{proxy-rewrite: {{headers: {{X-Seen: form}}}}}}, {to}}}\n\
+         - {{id: json, uri: /, vars: [['post_arg.user.tier', '==', gold]], plugins: {{proxy-rewrite: {{headers: {{X-Seen: json}}}}}}, {to}}}\n\
+         - {{id: rest, uri: /*, plugins: {{proxy-rewrite: {{headers: {{X-Seen: rest}}}}}}, {to}}}\n"
+    ));
+    let form = "application/x-www-form-urlencoded";
+    let json = "application/json";
+    let large = format!("tier=gold&pad={}", "x".repeat(70_000));
+    for (media_type, expect, body, seen) in [
+        (form, "", "a=b&tier=gold", "form"),
+        (form, "Expect: 100-continue\r\n", "tier=gold", "form"),
+        (form, "", "tier=silver", "rest"),
+        (json, "", r#"{"user": {"tier": "gold"}}"#, "json"),
+        (json, "", "{broken", "rest"),
+        // Not read ahead, and passed on whole.
+        (form, "", large.as_str(), "rest"),
+    ] {
+        upstream.forget();
+        let mut connection = Connection::open(gateway.http());
+        let length = body.len();
+        connection.send(format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nContent-Type: {media_type}\r\n{expect}Content-Length: {length}\r\n\r\n"
+        ));
+        if !expect.is_empty() {
+            assert_eq!(connection.expect_reply().status, 100);
+        }
+        connection.send(body);
+        assert_eq!(connection.expect_reply().status, 200, "{body:.40}");
+        let request = upstream.requests().remove(0);
+        assert_eq!(request.header("x-seen"), Some(seen), "{body:.40}");
+        assert_eq!(request.body, body.as_bytes(), "{body:.40}");
+    }
+}

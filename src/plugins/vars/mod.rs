@@ -1,5 +1,6 @@
 //! Request variables (`spec/00` §9.4, `spec/05` §2): what `$name` means for a request.
 
+mod body;
 mod text;
 
 use std::borrow::Cow;
@@ -75,7 +76,9 @@ impl<'a> Vars<'a> {
                     .map(|(_, value)| Cow::Borrowed(value.as_str()))
             }
             Variable::ResponseHeader(name) => header_var(state.response_headers.as_deref()?, name),
-            Variable::PostArg(_) | Variable::Capture(_) => None,
+            Variable::PostArg(name) => body::form_field(head, state.body.as_deref()?, name),
+            Variable::PostJson(path) => body::json_member(head, state.body.as_deref()?, path),
+            Variable::Capture(_) => None,
             Variable::Named(name) => self.named(name),
         }
     }
