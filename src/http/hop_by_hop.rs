@@ -13,19 +13,31 @@ pub fn strip_response(response: &mut ResponseHeader) {
     if response.status == ::http::StatusCode::SWITCHING_PROTOCOLS {
         return;
     }
+    // Most responses have none but `Connection: keep-alive`: one look over the names, instead of
+    // a hash for each that could be there.
+    if response
+        .headers
+        .keys()
+        .any(|name| HOP_BY_HOP.contains(name))
+    {
+        for name in &HOP_BY_HOP {
+            response.remove_header(name);
+        }
+    }
     let nominated: SmallVec<[HeaderName; 4]> = response
         .headers
         .get_all(header::CONNECTION)
         .iter()
         .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::try_from(name.trim()).ok())
+        .flat_map(|value| value.split(',').map(str::trim))
+        .filter(|name| {
+            !name.eq_ignore_ascii_case("keep-alive") && !name.eq_ignore_ascii_case("close")
+        })
+        .filter_map(|name| HeaderName::try_from(name).ok())
         .filter(|name| !FRAMING.contains(name))
         .collect();
-    for name in nominated.iter().chain(&HOP_BY_HOP) {
-        if response.headers.contains_key(name) {
-            response.remove_header(name);
-        }
+    for name in &nominated {
+        response.remove_header(name);
     }
 }
 
