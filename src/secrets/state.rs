@@ -24,7 +24,10 @@ pub(super) struct State {
     managers: HashMap<Arc<str>, Installed>,
     /// Declared, not yet in force.
     staged: Option<HashMap<Arc<str>, Installed>>,
-    uses: HashMap<Arc<str>, Use>,
+    /// Who reads each document of the cache.
+    runners_in_use: HashMap<EntryId, Arc<Runner>>,
+    /// References in use that stand in no document; all others are found in the cache.
+    settled: HashMap<Arc<str>, Settled>,
     view: ViewBuilder,
     published: View,
     /// The view differs from the published one.
@@ -41,14 +44,7 @@ struct Installed {
     runner: Result<Arc<Runner>, ManagerProblem>,
 }
 
-/// A reference in use.
-enum Use {
-    /// In the cache.
-    Cached(EntryId, Selector, Arc<Runner>),
-    /// Decided without a manager, for as long as the manager stays undeclared.
-    Settled(Box<Settled>),
-}
-
+/// What was decided without a manager, for as long as the manager stays undeclared.
 struct Settled {
     /// Id of the manager, where one is named.
     manager: Option<Arc<str>>,
@@ -64,7 +60,8 @@ impl State {
             cache: Cache::new(Box::new(rand::random)),
             managers: HashMap::new(),
             staged: None,
-            uses: HashMap::new(),
+            runners_in_use: HashMap::new(),
+            settled: HashMap::new(),
             view: ViewBuilder::new(),
             published: View::default(),
             dirty: false,
@@ -109,57 +106,70 @@ impl State {
         }
         // Entries of replaced managers go first, so that nothing new joins them; what merely fell
         // out of use goes last, so that a document still referred to is kept.
-        let old = std::mem::take(&mut self.uses);
-        let (current, replaced): (HashMap<_, _>, HashMap<_, _>) =
-            old.into_iter().partition(|(_, used)| self.is_current(used));
-        self.take_out(replaced, references);
-        let (mut kept, gone): (HashMap<_, _>, HashMap<_, _>) = current
-            .into_iter()
-            .partition(|(text, _)| references.contains(text));
-        kept.reserve(references.len() - kept.len());
+        self.take_out(|state, entry, _| !state.is_current(entry));
+        self.take_out_settled(|settled, _| settled.manager.is_some());
         for reference in references {
-            if !kept.contains_key(reference) {
-                let (used, outcome) = self.put_in(now, reference);
+            if !self.view.contains(reference) {
+                let outcome = self.put_in(now, reference);
                 self.view.set(Arc::clone(reference), outcome);
-                kept.insert(Arc::clone(reference), used);
             }
         }
-        self.take_out(gone, references);
-        self.uses = kept;
+        self.take_out(|_, _, text| !references.contains(text));
+        self.take_out_settled(|_, text| !references.contains(text));
         self.dirty = true;
     }
 
-    fn take_out(&mut self, gone: HashMap<Arc<str>, Use>, references: &BTreeSet<Arc<str>>) {
-        for (text, used) in gone {
-            if let Use::Cached(entry, selector, _) = &used {
-                self.cache.remove(*entry, selector, &text);
-            }
-            if !references.contains(&text) {
-                self.view.remove(&text);
-            }
+    /// Takes those references out of the cache and of use.
+    fn take_out(&mut self, goes: impl Fn(&Self, EntryId, &str) -> bool) {
+        let uses = self.cache.uses();
+        let gone: Vec<_> = uses
+            .filter(|(entry, _, text)| goes(self, *entry, text))
+            .map(|(entry, selector, text)| (entry, selector.clone(), Arc::clone(text)))
+            .collect();
+        for (entry, selector, text) in gone {
+            self.cache.remove(entry, &selector, &text);
+            self.view.remove(&text);
         }
+        let cache = &self.cache;
+        self.runners_in_use.retain(|entry, _| cache.holds(*entry));
     }
 
-    /// Whether the reference still stands where the managers in force would put it.
-    fn is_current(&self, used: &Use) -> bool {
-        match used {
-            Use::Cached(_, _, runner) => self
-                .managers
-                .get(&runner.id)
-                .and_then(|installed| installed.runner.as_ref().ok())
-                .is_some_and(|current| Arc::ptr_eq(runner, current)),
-            Use::Settled(settled) => settled.manager.is_none(),
-        }
+    fn take_out_settled(&mut self, goes: impl Fn(&Settled, &str) -> bool) {
+        let view = &mut self.view;
+        self.settled.retain(|text, settled| {
+            let goes = goes(settled, text);
+            if goes {
+                view.remove(text);
+            }
+            !goes
+        });
     }
 
-    fn put_in(&mut self, now: Instant, text: &Arc<str>) -> (Use, Outcome) {
-        let settled = |manager, outcome: Outcome| {
-            let settled = Settled {
-                manager,
-                outcome: outcome.clone(),
-            };
-            (Use::Settled(Box::new(settled)), outcome)
+    /// Whether the document is still read where the managers in force would read it.
+    fn is_current(&self, entry: EntryId) -> bool {
+        let Some(runner) = self.runners_in_use.get(&entry) else {
+            return false;
         };
+        self.managers
+            .get(&runner.id)
+            .and_then(|installed| installed.runner.as_ref().ok())
+            .is_some_and(|current| Arc::ptr_eq(runner, current))
+    }
+
+    fn put_in(&mut self, now: Instant, text: &Arc<str>) -> Outcome {
+        match self.locate(now, text) {
+            Ok(outcome) => outcome,
+            Err(settled) => {
+                let outcome = settled.outcome.clone();
+                self.settled.insert(Arc::clone(text), settled);
+                outcome
+            }
+        }
+    }
+
+    /// Puts the reference into the cache, unless what it is worth is settled without.
+    fn locate(&mut self, now: Instant, text: &Arc<str>) -> Result<Outcome, Settled> {
+        let settled = |manager, outcome| Err(Settled { manager, outcome });
         let reference = match Reference::parse_shared(text) {
             Ok(reference) => reference,
             Err(error) => return settled(None, Err(Unresolved::because(error.to_string()))),
@@ -193,14 +203,11 @@ impl State {
             field: location.field,
             decode: key.decode,
         };
-        let (entry, outcome) = self.cache.add(
-            now,
-            document,
-            runner.schedule,
-            selector.clone(),
-            Arc::clone(text),
-        );
-        (Use::Cached(entry, selector, runner), outcome)
+        let (entry, outcome) =
+            self.cache
+                .add(now, document, runner.schedule, selector, Arc::clone(text));
+        self.runners_in_use.insert(entry, runner);
+        Ok(outcome)
     }
 
     fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
@@ -308,11 +315,12 @@ impl State {
     }
 
     pub(super) fn report(&self, now: Instant) -> Vec<ReferenceReport> {
-        let of_use = |(text, used): (&Arc<str>, &Use)| match used {
-            Use::Cached(entry, selector, _) => self.cache.report(now, *entry, selector, text),
-            Use::Settled(settled) => Some(settled_report(text, settled)),
-        };
-        let mut reports: Vec<_> = self.uses.iter().filter_map(of_use).collect();
+        let uses = self.cache.uses();
+        let cached = uses
+            .filter_map(|(entry, selector, text)| self.cache.report(now, entry, selector, text));
+        let settled = self.settled.iter();
+        let settled = settled.map(|(text, settled)| settled_report(text, settled));
+        let mut reports: Vec<_> = cached.chain(settled).collect();
         reports.sort_by(|a, b| a.reference.cmp(&b.reference));
         reports
     }

@@ -144,6 +144,10 @@ impl ViewBuilder {
             .insert(reference, outcome);
     }
 
+    pub(super) fn contains(&self, reference: &str) -> bool {
+        self.shards[shard_of(&self.hasher, reference)].contains_key(reference)
+    }
+
     pub(super) fn remove(&mut self, reference: &str) {
         Arc::make_mut(&mut self.shards[shard_of(&self.hasher, reference)]).remove(reference);
     }

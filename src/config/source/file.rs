@@ -97,7 +97,12 @@ impl Source {
             files.push(entry.file.clone());
             parsed.insert(path, entry);
         }
-        self.parsed = parsed;
+        // A single file is parsed again as a whole, so its items need not stand here as well.
+        self.parsed = if files.len() > 1 {
+            parsed
+        } else {
+            HashMap::new()
+        };
         let places = Places::new(retained, self.options.env.clone());
         Ok(Documents {
             content: content.finish(),

@@ -165,6 +165,22 @@ impl Cache {
         }
     }
 
+    /// Every reference in use, and where it went.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (EntryId, &Selector, &Arc<str>)> {
+        let slots = self
+            .entries
+            .iter()
+            .flat_map(|(id, entry)| entry.slots.iter().map(move |slot| (*id, slot)));
+        slots.flat_map(|(id, (selector, slot))| {
+            slot.users.iter().map(move |user| (id, selector, user))
+        })
+    }
+
+    /// Whether a document is still referred to.
+    pub(super) fn holds(&self, id: EntryId) -> bool {
+        self.entries.contains_key(&id)
+    }
+
     /// The reads that are due. Each is under way until [`Cache::complete`] is told its answer.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
