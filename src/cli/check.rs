@@ -19,8 +19,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::reload;
 use crate::secrets::{Secrets, View};
 use crate::server;
-use crate::snapshot::Snapshot;
-use crate::snapshot::compile;
+use crate::snapshot::{Snapshot, compile, references};
 use crate::telemetry::Metrics;
 
 /// Arguments of `claviger check`.
@@ -102,7 +101,7 @@ impl Compiled {
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
         let mut all = self.managers.clone();
         for diagnostic in &self.snapshot.diagnostics {
-            let about_value = diagnostic.code == compile::UNRESOLVED;
+            let about_value = diagnostic.code == references::UNRESOLVED;
             match (about_value, self.resolved) {
                 (true, false) => {}
                 (true, true) => all.push(Diagnostic {
@@ -140,7 +139,7 @@ impl Checked {
             .enable_all()
             .build();
         let runtime = runtime.context("cannot start a runtime")?;
-        let users = compile::users(&documents);
+        let users = references::users(&documents);
         let (view, managers) = runtime.block_on(view(
             &documents,
             &secrets,

@@ -1,4 +1,4 @@
-//! The commands. Each is one file and one line in [`Command`].
+//! The commands. Each is one file and one line in `Command`.
 
 pub mod check;
 pub mod control;

@@ -250,7 +250,9 @@ pub(super) async fn read_body(
         0 => 400,
         status => status,
     };
-    super::forward::let_body_come(session).await.map_err(broken)?;
+    super::forward::let_body_come(session)
+        .await
+        .map_err(broken)?;
     session.as_mut().enable_retry_buffering();
     let mut body = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
     while let Some(piece) = session.as_mut().read_request_body().await.map_err(broken)? {

@@ -17,6 +17,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{ManagerProblem, ManagerSpec, Secrets, View};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, CompileEnv};
+use crate::snapshot::references;
 
 pub use publish::SnapshotCell;
 pub use status::{ReloadResult, Status, StatusReport};
@@ -181,7 +182,7 @@ async fn ensure(documents: &Documents, secrets: &Arc<Secrets>, wait: Duration) -
     for finding in configure(documents, secrets) {
         log::error!("{finding}");
     }
-    let references: BTreeSet<Arc<str>> = compile::references(documents);
+    let references: BTreeSet<Arc<str>> = references::references(documents);
     secrets.ensure(&references, wait).await
 }
 
@@ -230,7 +231,7 @@ fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let mut unresolved: BTreeMap<_, (&Diagnostic, usize)> = BTreeMap::new();
     let mut others = Vec::new();
     for diagnostic in new {
-        if diagnostic.code == compile::UNRESOLVED {
+        if diagnostic.code == references::UNRESOLVED {
             let alike = unresolved.entry(manager_and_reason(&diagnostic.message));
             alike.or_insert((diagnostic, 0)).1 += 1;
         } else {

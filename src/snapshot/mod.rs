@@ -5,6 +5,7 @@ mod certificates;
 pub mod compile;
 mod consumers;
 mod plugins;
+pub mod references;
 mod routes;
 pub mod substitute;
 #[cfg(test)]

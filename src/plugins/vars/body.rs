@@ -21,15 +21,21 @@ pub(super) fn form_field<'a>(
 }
 
 /// A member of a JSON document, as text: `a.b.0` is the first element of member `b` of `a`.
-pub(super) fn json_member<'a>(head: &RequestHeader, body: &[u8], path: &str) -> Option<Cow<'a, str>> {
+pub(super) fn json_member<'a>(
+    head: &RequestHeader,
+    body: &[u8],
+    path: &str,
+) -> Option<Cow<'a, str>> {
     if !has_type(head, "application/json") {
         return None;
     }
     let document: Value = serde_json::from_slice(body).ok()?;
-    let member = path.split('.').try_fold(&document, |value, step| match value {
-        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
-        value => value.get(step),
-    });
+    let member = path
+        .split('.')
+        .try_fold(&document, |value, step| match value {
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+            value => value.get(step),
+        });
     Some(Cow::Owned(match member? {
         Value::Null => return None,
         Value::String(text) => text.clone(),
@@ -39,7 +45,9 @@ pub(super) fn json_member<'a>(head: &RequestHeader, body: &[u8], path: &str) -> 
 
 fn has_type(head: &RequestHeader, wanted: &str) -> bool {
     let value = head.headers.get(header::CONTENT_TYPE);
-    let text = value.and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let text = value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let media_type = text.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case(wanted)
 }
@@ -79,8 +87,16 @@ mod tests {
             ("t", Some("true")),
             ("x", None),
         ] {
-            assert_eq!(json_member(&json, body, path).as_deref(), expected, "{path}");
+            assert_eq!(
+                json_member(&json, body, path).as_deref(),
+                expected,
+                "{path}"
+            );
         }
-        assert_eq!(json_member(&json, b"{", "a"), None, "broken JSON has no members");
+        assert_eq!(
+            json_member(&json, b"{", "a"),
+            None,
+            "broken JSON has no members"
+        );
     }
 }

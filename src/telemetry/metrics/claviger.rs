@@ -41,7 +41,7 @@ impl FetchMetrics {
 }
 
 /// The `claviger_*` metrics that rooms count into. Gauges that are known only when asked come
-/// through [`Collect`].
+/// through [`Collect`](super::Collect).
 pub struct OwnMetrics {
     fetch_total: IntCounterVec,
     fetch_errors: IntCounterVec,
