@@ -89,6 +89,13 @@ pub fn compile_env(
         names.iter().cloned().collect::<HashSet<_>>()
     });
     Ok(CompileEnv {
+        redact_args: bootstrap
+            .claviger
+            .log
+            .redact_args
+            .iter()
+            .map(|name| name.as_str().into())
+            .collect(),
         plugins,
         plugin_attr: bootstrap.plugin_attr.as_map().clone(),
         https_ports: bootstrap

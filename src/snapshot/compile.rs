@@ -26,6 +26,8 @@ use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
 pub struct CompileEnv {
+    /// `claviger.log.redact_args`: names that logs mask on every route.
+    pub redact_args: Vec<Box<str>>,
     /// Enabled plugins; `None` enables all there are.
     pub plugins: Option<HashSet<String>>,
     /// `plugin_attr`.
@@ -233,6 +235,7 @@ pub fn compile(
     let global = global_plugins(documents, &units, &run, &mut diagnostics);
     let global_redacted = units.global_rules.iter();
     let global_redacted = global_redacted.flat_map(|(_, unit)| unit.value.redacted.iter().cloned());
+    let global_redacted = global_redacted.chain(env.redact_args.iter().cloned());
     let global_refused = !documents.refused_global_rules.is_empty()
         || units
             .global_rules

@@ -33,6 +33,7 @@ impl Bench {
         let resolver = Resolver::build(DnsConfig::default(), Arc::clone(&clock));
         Self {
             env: CompileEnv {
+                redact_args: Vec::new(),
                 plugins: None,
                 plugin_attr: serde_json::Map::new(),
                 https_ports: Vec::new(),

@@ -193,3 +193,19 @@ fn a_route_is_chosen_by_a_field_of_the_body_which_still_goes_upstream() {
         assert_eq!(request.body, body.as_bytes(), "{body:.40}");
     }
 }
+
+#[test]
+fn a_name_of_redact_args_is_masked_on_every_route() {
+    let upstream = Upstream::start(Behaviour::ok());
+    let gateway = Gateway::builder()
+        .resources(resources(&upstream))
+        .bootstrap("claviger: { log: { redact_args: [ticket] } }")
+        .start();
+    gateway.get("open.test", "/a?ticket=planted-1&b=c", &[]);
+    gateway.get("none.test", "/d?ticket=planted-2", &[]);
+    let log = gateway.dir().join("logs/access.log");
+    let read = || std::fs::read_to_string(&log).unwrap_or_default();
+    wait_until("both lines are written", || read().lines().count() == 2);
+    assert!(read().contains("b=c"), "{}", read());
+    assert!(!read().contains("planted"), "{}", read());
+}

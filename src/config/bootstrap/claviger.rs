@@ -117,10 +117,6 @@ pub struct Limits {
     pub uri_bytes: usize,
     /// Client connections of the process. Default 65536; 0 is no limit.
     pub connections: usize,
-    /// TLS handshakes in flight per client address. Default 128; 0 is no limit.
-    pub handshakes_per_address: usize,
-    /// One TLS handshake. Default 10 s.
-    pub handshake_timeout: Duration,
     /// Requests per client connection. Default 10000; 0 is no limit.
     pub keepalive_requests: u32,
 }
@@ -132,8 +128,6 @@ impl Default for Limits {
             header_count: 100,
             uri_bytes: 8 << 10,
             connections: 65536,
-            handshakes_per_address: 128,
-            handshake_timeout: Duration::from_secs(10),
             keepalive_requests: 10_000,
         }
     }
@@ -146,13 +140,6 @@ impl Limits {
             "header_count" => set(&mut self.header_count, check.small(&node, 1..=65535)),
             "uri_bytes" => set(&mut self.uri_bytes, bytes(check, &node)),
             "connections" => set(&mut self.connections, check.small(&node, 0..=i64::MAX)),
-            "handshakes_per_address" => {
-                set(
-                    &mut self.handshakes_per_address,
-                    check.small(&node, 0..=i64::MAX),
-                );
-            }
-            "handshake_timeout" => set(&mut self.handshake_timeout, duration(check, &node)),
             "keepalive_requests" => {
                 set(
                     &mut self.keepalive_requests,
@@ -165,7 +152,7 @@ impl Limits {
 }
 
 /// `claviger.log`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LogSettings {
     /// One JSON object per line in the error log. Default false.
     pub json: bool,
@@ -173,23 +160,8 @@ pub struct LogSettings {
     pub access_json: bool,
     /// Level; `None` takes `nginx_config.error_log_level`.
     pub level: Option<String>,
-    /// Lines that may wait for the access log's writer; more are dropped and counted.
-    /// Default 65536.
-    pub queue: usize,
-    /// Query arguments hidden in the access log besides those of auth plugins.
+    /// Query arguments, headers and cookies hidden in the access log besides those of auth plugins.
     pub redact_args: Vec<String>,
-}
-
-impl Default for LogSettings {
-    fn default() -> Self {
-        Self {
-            json: false,
-            access_json: false,
-            level: None,
-            queue: 65536,
-            redact_args: Vec::new(),
-        }
-    }
 }
 
 impl LogSettings {
@@ -198,7 +170,6 @@ impl LogSettings {
             "json" => set(&mut self.json, check.boolean(&node)),
             "access_json" => set(&mut self.access_json, check.boolean(&node)),
             "level" => self.level = check.word(node, LEVELS),
-            "queue" => set(&mut self.queue, check.small(&node, 1..=1 << 24)),
             "redact_args" => set(&mut self.redact_args, strings(check, node)),
             _ => unknown(check, node.at),
         });
