@@ -20,7 +20,7 @@ use crate::snapshot::compile::{self, CompileEnv};
 use crate::snapshot::references;
 
 pub use publish::SnapshotCell;
-pub use status::{ReloadResult, Status, StatusReport};
+pub use status::{Status, StatusReport};
 
 /// Why a new snapshot is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

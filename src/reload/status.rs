@@ -3,15 +3,6 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-/// How a reload ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReloadResult {
-    /// A new snapshot serves.
-    Accepted,
-    /// The text could not be read; the old one serves on.
-    Rejected,
-}
-
 /// The last reload and the totals.
 #[derive(Debug, Clone, Default)]
 pub struct StatusReport {
