@@ -12,7 +12,6 @@ use super::Secrets;
 use super::cache::{Answer, Job};
 use super::manager::{FetchError, Manager, Read};
 use super::refresh::{Schedule, back_off};
-use super::settings::FetchKind;
 
 /// A manager that was accepted, and what its reads share.
 pub(super) struct Runner {
@@ -105,14 +104,9 @@ pub(super) async fn fetch(secrets: Arc<Secrets>, runner: Arc<Runner>, job: Job) 
     };
 
     let now = secrets.clock().now();
-    let kind = match &result {
-        Ok(_) => FetchKind::Found,
-        Err(error) if error.is_authoritative() => FetchKind::Denied,
-        Err(FetchError::TimedOut) => FetchKind::TimedOut,
-        Err(_) => FetchKind::Failed,
-    };
     let took = now.saturating_duration_since(started);
-    secrets.observer().fetch(&runner.id, kind, took);
+    let outcome = result.as_ref().map(drop);
+    secrets.observer().fetch(&runner.id, outcome, took);
     let answer = match result {
         Ok(document) => Answer::Found(document),
         Err(error) => {

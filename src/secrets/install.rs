@@ -12,7 +12,7 @@ use super::manager::env::Env;
 use super::manager::{BuildCtx, BuildError, Fields, MANAGERS, seconds};
 use super::reference::{Reference, Target};
 use super::refresh::Schedule;
-use super::settings::{ManagerSpec, SecretsSettings};
+use super::settings::{ManagerSpec, Observer, SecretsSettings};
 use crate::clock::Clock;
 
 /// Clocks that any manager may override.
@@ -32,6 +32,7 @@ pub(super) fn build(
     settings: &SecretsSettings,
     env: &Env,
     clock: &Arc<dyn Clock>,
+    observer: &Arc<dyn Observer>,
 ) -> Result<Runner, BuildError> {
     let def = MANAGERS.iter().find(|def| def.name == spec.kind);
     let def =
@@ -50,6 +51,7 @@ pub(super) fn build(
         id: &spec.id,
         clock,
         trusted_ca: settings.trusted_ca.as_deref(),
+        observer,
     };
     let manager = (def.build)(&fields, &ctx)?;
     let concurrency = settings.concurrency;

@@ -30,7 +30,7 @@ use state::State;
 
 pub use reference::Reference;
 pub use report::{ManagerReport, ReferenceReport, ReferenceState};
-pub use settings::{FetchKind, ManagerProblem, ManagerSpec, Observer, SecretsSettings};
+pub use settings::{Event, ManagerProblem, ManagerSpec, Observer, SecretsSettings};
 pub use value::Secret;
 pub use view::{Outcome, Resolved, Unresolved, View};
 
@@ -61,7 +61,7 @@ impl Secrets {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn Observer>,
     ) -> Arc<Self> {
-        let state = State::new(settings, Arc::clone(&clock));
+        let state = State::new(settings, Arc::clone(&clock), Arc::clone(&observer));
         Arc::new(Self {
             clock,
             observer,

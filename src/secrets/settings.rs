@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::manager::FetchError;
 use super::value::Secret;
 
 /// Settings of the room; a manager's own fields go before them.
@@ -72,40 +73,77 @@ pub struct ManagerProblem {
     pub message: String,
 }
 
-/// How a read ended, for counting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// Something an auditor wants to know. Never holds a value.
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum FetchKind {
-    /// The document was read.
-    Found,
-    /// The manager said no: not found, deleted, forbidden.
-    Denied,
-    /// The manager could not be read, or not understood.
-    Failed,
-    /// No answer within the manager's time limit.
-    TimedOut,
+pub enum Event {
+    /// A manager came into force.
+    ManagerAdded,
+    /// A manager's fields, or values they refer to, changed.
+    ManagerChanged,
+    /// A manager is declared no longer.
+    ManagerRemoved,
+    /// A manager's fields were not accepted.
+    ManagerRefused {
+        /// Dotted path of the field; empty for the item as a whole.
+        field: String,
+        /// What was expected.
+        why: String,
+    },
+    /// A manager accepted our credentials.
+    LoggedIn {
+        /// Such as `approle`.
+        method: &'static str,
+    },
+    /// A login in force was prolonged.
+    Renewed {
+        /// As for `LoggedIn`.
+        method: &'static str,
+    },
+    /// A manager did not accept our credentials, or could not be asked to.
+    LoginFailed {
+        /// As for `LoggedIn`.
+        method: &'static str,
+        /// The error's words.
+        why: String,
+    },
+    /// A manager stopped answering; its values serve on.
+    WentSilent {
+        /// The error's words.
+        why: Arc<str>,
+    },
+    /// A manager answers again.
+    AnswersAgain,
+    /// A new value of a reference is in use.
+    Adopted {
+        /// As written.
+        reference: Arc<str>,
+        /// Our number of the value.
+        version: u64,
+        /// The manager's name for the document's version.
+        manager_version: Option<Arc<str>>,
+    },
+    /// A reference has no value (any more); its users refuse.
+    Refused {
+        /// As written.
+        reference: Arc<str>,
+        /// Why.
+        why: Arc<str>,
+    },
 }
 
-impl FetchKind {
-    /// Word for a metric's label.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Found => "found",
-            Self::Denied => "denied",
-            Self::Failed => "failed",
-            Self::TimedOut => "timed_out",
-        }
-    }
-}
-
-/// Who is told about reads. Called on the fetching task: it must not block.
+/// Who is told about reads and events. Called on the room's own tasks: it must not block.
 pub trait Observer: Send + Sync {
     /// A read of one document ended.
-    fn fetch(&self, manager: &str, kind: FetchKind, took: Duration);
+    fn fetch(&self, manager: &str, outcome: Result<(), &FetchError>, took: Duration);
+
+    /// Something happened to this manager or a reference into it (`env` for `$env://`).
+    fn event(&self, manager: &str, event: Event) {
+        let _ = (manager, event);
+    }
 }
 
 /// Tells nobody.
 impl Observer for () {
-    fn fetch(&self, _manager: &str, _kind: FetchKind, _took: Duration) {}
+    fn fetch(&self, _manager: &str, _outcome: Result<(), &FetchError>, _took: Duration) {}
 }

@@ -12,13 +12,14 @@ use super::manager::MANAGERS;
 use super::manager::env::Env;
 use super::reference::{Key, Reference, Target};
 use super::report::{ManagerReport, ReferenceReport, ReferenceState};
-use super::settings::{ManagerProblem, ManagerSpec, SecretsSettings};
+use super::settings::{ManagerProblem, ManagerSpec, Observer, SecretsSettings};
 use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
 use crate::clock::Clock;
 
 pub(super) struct State {
     settings: SecretsSettings,
     clock: Arc<dyn Clock>,
+    observer: Arc<dyn Observer>,
     env: Env,
     cache: Cache,
     managers: HashMap<Arc<str>, Installed>,
@@ -52,11 +53,16 @@ struct Settled {
 }
 
 impl State {
-    pub(super) fn new(settings: SecretsSettings, clock: Arc<dyn Clock>) -> Self {
+    pub(super) fn new(
+        settings: SecretsSettings,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         Self {
             env: Env::of_process(&settings.env),
             settings,
             clock,
+            observer,
             cache: Cache::new(Box::new(rand::random)),
             managers: HashMap::new(),
             staged: None,
@@ -79,13 +85,19 @@ impl State {
                 }
                 _ => Installed {
                     fingerprint,
-                    runner: install::build(spec, &self.settings, &self.env, &self.clock)
-                        .map(Arc::new)
-                        .map_err(|error| ManagerProblem {
-                            id: Arc::clone(&spec.id),
-                            field: error.field,
-                            message: error.message,
-                        }),
+                    runner: install::build(
+                        spec,
+                        &self.settings,
+                        &self.env,
+                        &self.clock,
+                        &self.observer,
+                    )
+                    .map(Arc::new)
+                    .map_err(|error| ManagerProblem {
+                        id: Arc::clone(&spec.id),
+                        field: error.field,
+                        message: error.message,
+                    }),
                 },
             };
             staged.insert(Arc::clone(&spec.id), installed);

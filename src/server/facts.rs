@@ -11,7 +11,8 @@ use crate::diagnostic::Severity;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::RefusedHandshakes;
 use crate::reload::{SnapshotCell, Status};
-use crate::secrets::{FetchKind, Observer, ReferenceState, Secrets};
+use crate::secrets::manager::FetchError;
+use crate::secrets::{Observer, ReferenceState, Secrets};
 use crate::telemetry::metrics::{
     Collect, FetchMetrics, Kind, Metrics, Page, SecretFacts, write_secret_facts,
 };
@@ -32,12 +33,13 @@ impl FetchObserver {
 }
 
 impl Observer for FetchObserver {
-    fn fetch(&self, manager: &str, kind: FetchKind, took: Duration) {
+    fn fetch(&self, manager: &str, outcome: Result<(), &FetchError>, took: Duration) {
         let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
         let handle = handles
             .entry(manager.to_owned())
             .or_insert_with(|| self.metrics.own().manager(manager));
-        handle.fetched(matches!(kind, FetchKind::Found | FetchKind::Denied), took);
+        let answered = outcome.err().is_none_or(FetchError::is_authoritative);
+        handle.fetched(answered, took);
     }
 }
 

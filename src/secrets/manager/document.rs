@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::Presence;
 use crate::secrets::value::Secret;
 
 /// One document.
@@ -41,6 +42,25 @@ impl Document {
     #[must_use]
     pub fn field(&self, name: &str) -> Option<FieldValue> {
         self.fields.get(name).cloned()
+    }
+
+    /// Which fields it has, without their values.
+    #[must_use]
+    pub fn presence(&self) -> Presence {
+        let fault = |value: &FieldValue| match value {
+            FieldValue::Text(secret) if secret.is_empty() => Some("value is empty"),
+            FieldValue::Text(_) => None,
+            FieldValue::Other(what) => Some(*what),
+        };
+        let fields = self.fields.iter();
+        Presence {
+            fields: Some(
+                fields
+                    .map(|(name, value)| (name.clone(), fault(value)))
+                    .collect(),
+            ),
+            version: self.version.clone(),
+        }
     }
 
     /// The value of a field, which the document has no longer then.

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 use super::document::{Document, FieldMap, FieldValue};
 use super::{
     BuildCtx, BuildError, FetchError, Location, MAX_DOCUMENT_BYTES, Manager, ManagerDef, OnChange,
-    Read,
+    Read, Step,
 };
 use crate::secrets::reference::{Key, ReferenceError};
 use crate::secrets::value::Secret;
@@ -252,7 +252,7 @@ fn unreadable(kind: ErrorKind) -> FetchError {
 }
 
 fn folder_gone(kind: ErrorKind) -> FetchError {
-    FetchError::Unreachable(format!("folder: {kind}").into())
+    FetchError::Unreachable(Step::Tcp, format!("folder: {kind}").into())
 }
 
 const EXTENSIONS: &[&str] = &["json", "yaml", "yml"];

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use super::file::read_named;
-use super::{BuildCtx, BuildError, FetchError, MAX_DOCUMENT_BYTES, secret_text};
+use super::{BuildCtx, BuildError, FetchError, MAX_DOCUMENT_BYTES, Step, secret_text};
 use crate::secrets::value::Secret;
 
 /// `tls` of a manager.
@@ -237,7 +237,7 @@ fn unreachable(error: &reqwest::Error) -> FetchError {
         cause = Some(inner);
     }
     let words = cause.map_or_else(|| "request failed".to_owned(), ToString::to_string);
-    FetchError::Unreachable(words.into())
+    FetchError::Unreachable(Step::Tcp, words.into())
 }
 
 const PEM_MARK: &[u8] = b"-----BEGIN ";

@@ -9,8 +9,9 @@ mod http;
 pub mod vault;
 
 use std::any::Any;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use serde::Deserialize;
@@ -21,6 +22,7 @@ use zeroize::Zeroize as _;
 pub use document::{Document, FieldValue};
 
 use super::reference::{Key, ReferenceError};
+use super::settings::Observer;
 use super::value::Secret;
 use crate::clock::Clock;
 use crate::diagnostic::without_values;
@@ -56,6 +58,34 @@ pub trait Manager: Send + Sync {
     /// # Cancel safety
     /// May be dropped at any await.
     async fn fetch(&self, read: Read<'_>) -> Result<Document, FetchError>;
+
+    /// Whether a document is there and which fields it has, without reading a value where the
+    /// manager can answer that; for `check --resolve`. Default: reads it and forgets the values.
+    ///
+    /// # Errors
+    /// As [`Manager::fetch`].
+    ///
+    /// # Cancel safety
+    /// May be dropped at any await.
+    async fn probe(&self, read: Read<'_>) -> Result<Presence, FetchError> {
+        Ok(self.fetch(read).await?.presence())
+    }
+
+    /// Where to look next for a value whose document was authoritatively not to be had for this
+    /// reason; `None` when there is no other place. Asked until a document was found once. Pure.
+    fn elsewhere(&self, tried: &Location, why: &FetchError) -> Option<Location> {
+        let _ = (tried, why);
+        None
+    }
+
+    /// Work beside the reads, such as renewing a login. Runs as long as the manager is in force,
+    /// and is dropped then; returns when there is nothing to do. Default: nothing.
+    async fn tend(&self) {}
+
+    /// The login in force, where the manager has one that can end.
+    fn login(&self) -> Option<Login> {
+        None
+    }
 
     /// How long one [`Manager::fetch`] may take. Default 5 s.
     fn time_limit(&self) -> Duration {
@@ -94,6 +124,67 @@ impl Location {
     }
 }
 
+/// What is there, without its values.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Presence {
+    /// Each field, and what keeps it from being a value if something does (`value is null`).
+    /// `None` where the manager cannot tell without reading the value.
+    pub fields: Option<HashMap<Box<str>, Option<&'static str>>>,
+    /// The manager's own name for the version.
+    pub version: Option<Arc<str>>,
+}
+
+/// A login to a manager, as metrics and the audit log may know it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Login {
+    /// Such as `approle`.
+    pub method: &'static str,
+    /// When it ends unless it is renewed; `None` when it does not end, or is not known to.
+    pub ends: Option<Instant>,
+}
+
+/// How far a read got before it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Step {
+    /// The name of the manager's host was not found.
+    Dns,
+    /// No connection, or it broke.
+    Tcp,
+    /// The server's certificate was not trusted, or ours not accepted.
+    Tls,
+    /// Our credentials were not accepted.
+    Login,
+    /// We are known and may not read this.
+    Policy,
+    /// There is no such document.
+    Path,
+    /// The document has no such field.
+    Field,
+    /// What stands there is no value.
+    Shape,
+    /// The manager answered, and not as it should: sealed, overloaded, failing, not understood.
+    Answer,
+}
+
+impl Step {
+    /// Word for people and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Login => "login",
+            Self::Policy => "policy",
+            Self::Path => "path",
+            Self::Field => "field",
+            Self::Shape => "shape",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// One read of one document.
 #[derive(Debug, Clone, Copy)]
 pub struct Read<'a> {
@@ -121,9 +212,9 @@ pub enum FetchError {
     /// The reference asks for what this manager or this document cannot do.
     #[error("{0}")]
     Unsupported(&'static str),
-    /// No connection, or it broke.
-    #[error("manager unreachable: {0}")]
-    Unreachable(Box<str>),
+    /// No connection, or it broke. The step is one of dns, tcp, tls.
+    #[error("manager unreachable: {1}")]
+    Unreachable(Step, Box<str>),
     /// No answer in time.
     #[error("manager did not answer in time")]
     TimedOut,
@@ -160,6 +251,50 @@ pub enum FetchError {
 }
 
 impl FetchError {
+    /// How far it got.
+    #[must_use]
+    pub fn step(&self) -> Step {
+        match self {
+            Self::Unreachable(step, _) => *step,
+            Self::TimedOut => Step::Tcp,
+            Self::TokenRefused => Step::Login,
+            Self::Forbidden => Step::Policy,
+            Self::NotFound | Self::Deleted | Self::Unsupported(_) => Step::Path,
+            Self::Unreadable(_) | Self::TooLarge(_) | Self::Insecure(_) => Step::Shape,
+            Self::Sealed
+            | Self::Throttled
+            | Self::ServerError(_)
+            | Self::Redirected(_)
+            | Self::UnexpectedStatus(_)
+            | Self::Garbage(_) => Step::Answer,
+        }
+    }
+
+    /// Word for a metric's label.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::NotFound => "not_found",
+            Self::Deleted => "deleted",
+            Self::Forbidden => "forbidden",
+            Self::Unsupported(_) => "unsupported",
+            Self::Unreachable(Step::Dns, _) => "dns",
+            Self::Unreachable(Step::Tls, _) => "tls",
+            Self::Unreachable(..) => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Sealed => "sealed",
+            Self::Throttled => "throttled",
+            Self::ServerError(_) => "server_error",
+            Self::TokenRefused => "login",
+            Self::Redirected(_) => "redirected",
+            Self::UnexpectedStatus(_) => "unexpected_status",
+            Self::Garbage(_) => "garbage",
+            Self::Unreadable(_) => "unreadable",
+            Self::TooLarge(_) => "too_large",
+            Self::Insecure(_) => "insecure",
+        }
+    }
+
     /// Whether the manager itself said that there is no such value for us. Only such an answer
     /// ends a known value before it is too old.
     #[must_use]
@@ -175,7 +310,7 @@ impl FetchError {
     pub fn blames_manager(&self) -> bool {
         matches!(
             self,
-            Self::Unreachable(_)
+            Self::Unreachable(..)
                 | Self::TimedOut
                 | Self::Sealed
                 | Self::Throttled
@@ -195,6 +330,8 @@ pub struct BuildCtx<'a> {
     pub clock: &'a Arc<dyn Clock>,
     /// PEM bundle to trust where the item names none.
     pub trusted_ca: Option<&'a [u8]>,
+    /// Who is told about logins.
+    pub observer: &'a Arc<dyn Observer>,
 }
 
 /// Why a manager's fields were not accepted.

@@ -13,6 +13,7 @@ pub mod h2;
 pub mod openbao;
 pub mod ports;
 pub mod relay;
+pub mod tools;
 pub mod upstream;
 pub mod wire;
 
@@ -20,4 +21,5 @@ pub use client::Connection;
 pub use gateway::{Gateway, wait_until};
 pub use openbao::OpenBao;
 pub use relay::{Relay, Relaying};
+pub use tools::tool;
 pub use upstream::{Behaviour, Upstream};

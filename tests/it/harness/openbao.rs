@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::tool;
+
 /// A running server; killed on drop.
 pub struct OpenBao {
     child: Child,
@@ -52,11 +54,7 @@ impl OpenBao {
             .port();
         let home = tempfile::tempdir().unwrap();
         let token = token.to_owned();
-        let local = concat!(env!("CARGO_MANIFEST_DIR"), "/.venv/bin/bao");
-        let program = std::env::var("CLAVIGER_BAO").unwrap_or_else(|_| {
-            let exists = std::path::Path::new(local).exists();
-            if exists { local } else { "bao" }.to_owned()
-        });
+        let program = std::env::var_os("CLAVIGER_BAO").map_or_else(|| tool("bao"), Into::into);
         let child = Command::new(&program)
             .args(["server", "-dev", "-dev-no-store-token"])
             .arg(format!("-dev-root-token-id={token}"))
@@ -67,7 +65,7 @@ impl OpenBao {
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .unwrap_or_else(|error| panic!("{program} must start: {error}"));
+            .unwrap_or_else(|error| panic!("{} must start: {error}", program.display()));
         let bao = Self {
             child,
             addr: format!("{}://127.0.0.1:{port}", if tls { "https" } else { "http" }),
