@@ -34,6 +34,10 @@ pub struct ManagerDef {
     pub name: &'static str,
     /// Makes a manager of an item's fields.
     pub build: Build,
+    /// Fields, as dotted paths, that say how the manager is reached and who we are to it, and not
+    /// which secrets it means: when an item changes in nothing else, values already read serve on
+    /// until it answers. All fields not named here are taken for the place's identity.
+    pub access: &'static [&'static str],
 }
 
 /// See [`ManagerDef::build`].
