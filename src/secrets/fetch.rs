@@ -18,7 +18,7 @@ pub(super) struct Runner {
     pub(super) id: Arc<str>,
     pub(super) manager: Box<dyn Manager>,
     pub(super) schedule: Schedule,
-    permits: Semaphore,
+    pub(super) permits: Semaphore,
     circuit: Mutex<Circuit>,
     /// The manager's watch saw a change.
     pub(super) touched: AtomicBool,
