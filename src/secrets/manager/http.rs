@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use reqwest::{
-    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, StatusCode, Url,
+    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response,
+    StatusCode, Url,
 };
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -148,11 +149,16 @@ fn finish(builder: ClientBuilder) -> Result<Client, BuildError> {
 
 /// Sends and reads at most [`MAX_DOCUMENT_BYTES`].
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> {
-    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+    let response = request.send().await.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if status.is_redirection() {
         return Err(FetchError::Redirected(status.as_u16()));
     }
+    Ok((status, read(response).await?))
+}
+
+/// The body, if it is at most [`MAX_DOCUMENT_BYTES`] long.
+pub(super) async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, FetchError> {
     let expected = response.content_length().unwrap_or(0);
     let expected = usize::try_from(expected).unwrap_or(usize::MAX);
     if expected > MAX_DOCUMENT_BYTES {
@@ -169,7 +175,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> 
         }
         append(&mut body, &chunk);
     }
-    Ok((status, body))
+    Ok(body)
 }
 
 /// Appends without leaving an unwiped copy behind when the buffer has to grow.
@@ -183,7 +189,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-fn parse_uri(uri: &str) -> Result<Url, BuildError> {
+pub(super) fn parse_uri(uri: &str) -> Result<Url, BuildError> {
     let expected = || BuildError::new("uri", "expected http(s)://host[:port]");
     let url = Url::parse(uri.trim()).map_err(|_| expected())?;
     let plain = url.username().is_empty()
@@ -287,7 +293,7 @@ impl reqwest::dns::Resolve for Renamed {
 }
 
 /// What broke, in the words of the cause itself: the outer ones repeat the URL.
-fn unreachable(error: &reqwest::Error) -> FetchError {
+pub(super) fn unreachable(error: &reqwest::Error) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
     }

@@ -2,6 +2,7 @@
 //! [`MANAGERS`]; it reads one document when asked and keeps no value. Caching, retries, bounds on
 //! concurrency and the circuit are not its business.
 
+mod aws;
 pub mod document;
 pub mod env;
 pub mod file;
@@ -33,13 +34,17 @@ pub struct ManagerDef {
     pub name: &'static str,
     /// Makes a manager of an item's fields.
     pub build: Build,
+    /// Fields, as dotted paths, that say how the manager is reached and who we are to it, and not
+    /// which secrets it means: when an item changes in nothing else, values already read serve on
+    /// until it answers. All fields not named here are taken for the place's identity.
+    pub access: &'static [&'static str],
 }
 
 /// See [`ManagerDef::build`].
 pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
-pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &vault::DEF];
+pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &vault::DEF];
 
 /// Something that keeps secrets.
 #[async_trait]

@@ -35,6 +35,7 @@ pub(in crate::secrets) const DEF: ManagerDef = ManagerDef {
         let config: VaultConfig = fields.parse()?;
         Ok(Box::new(config.build(ctx)?))
     },
+    access: &["token", "auth", "tls", "timeout"],
 };
 
 struct Vault {
