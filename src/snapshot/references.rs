@@ -17,6 +17,7 @@ pub(super) fn unresolved(
     documents: &Documents,
 ) -> (Severity, &'static str, String) {
     match Reference::parse(&missing.reference) {
+        _ if missing.is_name => (Severity::Error, "bad-reference", missing.why.to_string()),
         Err(error) => (Severity::Error, "bad-reference", error.to_string()),
         Ok(reference) => match reference.target() {
             Target::Managed(key)
@@ -117,6 +118,11 @@ fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
     for item in &documents.ssls {
         certificates::visit(&item.value, &mut |reference| {
             found("ssls", &item.id, reference)
+        });
+    }
+    for item in &documents.settings {
+        substitute::visit(&item.value, &mut |reference| {
+            found("config.yaml", &item.id, reference);
         });
     }
     for item in &documents.plugin_metadata {
