@@ -35,6 +35,13 @@ use crate::secrets::value::Secret;
 pub(in crate::secrets) const DEF: ManagerDef = ManagerDef {
     name: "aws",
     build: |fields, ctx| build(fields.parse()?, ctx),
+    access: &[
+        "access_key_id",
+        "secret_access_key",
+        "session_token",
+        "tls",
+        "timeout",
+    ],
 };
 
 #[derive(Deserialize)]
