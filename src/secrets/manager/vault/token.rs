@@ -1,6 +1,7 @@
 //! A token and the life it was given: when to renew it, when to log in again instead. Pure; the
 //! session keeps the times.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
@@ -16,8 +17,8 @@ pub(super) struct Token {
     pub(super) header: HeaderValue,
     /// `None` until the server was asked.
     pub(super) lease: Option<Lease>,
-    /// When the server last said whether it lives, and what.
-    pub(super) looked_up: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// When the server last said whether it lives, and what. Shared by all leases of the token.
+    pub(super) looked_up: Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Token {
@@ -25,8 +26,22 @@ impl Token {
         Self {
             header,
             lease,
-            looked_up: tokio::sync::Mutex::new(None),
+            looked_up: Arc::default(),
         }
+    }
+
+    /// The same token on another lease.
+    pub(super) fn with(&self, lease: Lease) -> Self {
+        Self {
+            header: self.header.clone(),
+            lease: Some(lease),
+            looked_up: Arc::clone(&self.looked_up),
+        }
+    }
+
+    /// Whether the other came of the same login.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.looked_up, &other.looked_up)
     }
 }
 
@@ -65,6 +80,12 @@ impl Lease {
 
     pub(super) fn ends(&self) -> Option<Instant> {
         self.ttl.map(|ttl| self.since + ttl)
+    }
+
+    /// The lease of a token that turned out not to be renewable.
+    pub(super) fn for_good(mut self) -> Self {
+        self.renewable = false;
+        self
     }
 
     /// The lease after a renewal at `since` that gave this much.
