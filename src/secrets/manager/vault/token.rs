@@ -52,8 +52,10 @@ pub(super) struct Lease {
     /// `None`: it has no end.
     pub(super) ttl: Option<Duration>,
     pub(super) renewable: bool,
-    /// What it was given at first. A renewal that gives less has met the longest life.
+    /// What it was given at first.
     pub(super) full: Duration,
+    /// The last renewal gave less than that: the longest life is near.
+    pub(super) capped: bool,
 }
 
 /// What a token needs next.
@@ -75,6 +77,7 @@ impl Lease {
             ttl: None,
             renewable: false,
             full: Duration::ZERO,
+            capped: false,
         }
     }
 
@@ -95,13 +98,10 @@ impl Lease {
             ttl: grant.ttl(),
             renewable: grant.renewable,
             full: self.full,
+            capped: grant
+                .ttl()
+                .is_some_and(|ttl| ttl < self.full.mul_f64(FULL_ENOUGH)),
         }
-    }
-
-    /// Whether it can be prolonged as if it were new.
-    fn prolongs(&self) -> bool {
-        let ttl = self.ttl.unwrap_or(Duration::MAX);
-        self.renewable && ttl >= self.full.mul_f64(FULL_ENOUGH)
     }
 
     /// `replaceable`: a login can be repeated. `jitter` in `[0, 1)` spreads the replicas of a gateway.
@@ -110,8 +110,9 @@ impl Lease {
             return Need::Nothing;
         };
         let due = self.since + ttl.mul_f64(0.55 + 0.1 * jitter);
+        let prolongs = self.renewable && !self.capped;
         let worth_renewing = self.renewable && ttl >= SHORTEST_RENEWAL;
-        match (replaceable, self.prolongs()) {
+        match (replaceable, prolongs) {
             (_, true) => Need::Renewal(due),
             (true, false) => Need::Replacement(due),
             (false, false) if worth_renewing => Need::Renewal(due),
@@ -159,6 +160,7 @@ impl Grant {
             ttl: self.ttl(),
             renewable: self.renewable,
             full: self.ttl().unwrap_or_default(),
+            capped: false,
         }
     }
 
@@ -199,6 +201,7 @@ pub(super) fn looked_up(body: &[u8], since: Instant) -> Result<Lease, FetchError
         ttl: found.expire_time.is_some().then(|| seconds(found.ttl)),
         renewable: found.renewable,
         full: seconds(full),
+        capped: false,
     })
 }
 
@@ -225,6 +228,15 @@ mod tests {
             ttl: Some(Duration::from_secs(ttl)),
             renewable,
             full: Duration::from_secs(full),
+            capped: false,
+        }
+    }
+
+    fn renewal(ttl: u64) -> Grant {
+        Grant {
+            client_token: None,
+            lease_duration: ttl,
+            renewable: true,
         }
     }
 
@@ -237,7 +249,16 @@ mod tests {
         }
         assert!(matches!(fresh.need(true, 0.999), Need::Renewal(due) if due < at(&fresh, 66)));
 
-        let capped = lease(40, 100, true);
+        // Found late in its life, it is not at the end of the longest one.
+        let late = lease(1, 100, true);
+        assert!(matches!(late.need(false, 0.0), Need::Renewal(_)));
+        let same = fresh.renewed(fresh.since, &renewal(99));
+        assert_eq!(
+            same.need(true, 0.0),
+            Need::Renewal(same.since + Duration::from_secs(99).mul_f64(0.55))
+        );
+
+        let capped = fresh.renewed(fresh.since, &renewal(40));
         assert_eq!(capped.need(true, 0.0), Need::Replacement(at(&capped, 22)));
         assert_eq!(capped.need(false, 0.0), Need::Renewal(at(&capped, 22)));
         let batch = lease(100, 100, false);
@@ -249,7 +270,7 @@ mod tests {
         let ending = lease(100, 100, false);
         let due = ending.since + Duration::from_secs(90);
         assert_eq!(ending.need(false, 0.5), Need::Warning(due));
-        let nearly = lease(1, 100, true);
+        let nearly = ending.renewed(ending.since, &renewal(1));
         assert_eq!(nearly.need(false, 0.5), Need::Warning(nearly.since));
         let root = Lease {
             ttl: None,
