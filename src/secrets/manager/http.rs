@@ -10,7 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::HeaderValue;
 use reqwest::{
-    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, StatusCode, Url,
+    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response,
+    StatusCode, Url,
 };
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -33,6 +34,13 @@ pub(super) struct TlsConfig {
     server_name: Option<String>,
     /// Default true. False accepts any certificate: for experiments only.
     verify: Option<bool>,
+}
+
+impl TlsConfig {
+    /// As `verify: false`.
+    pub(super) fn accept_any_certificate(&mut self) {
+        self.verify = Some(false);
+    }
 }
 
 /// A client bound to one server.
@@ -141,11 +149,21 @@ fn finish(builder: ClientBuilder) -> Result<Client, BuildError> {
 
 /// Sends and reads at most [`MAX_DOCUMENT_BYTES`].
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> {
-    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
-    let status = response.status();
-    if status.is_redirection() {
-        return Err(FetchError::Redirected(status.as_u16()));
+    read(open(request).await?).await
+}
+
+/// Sends and reads the head, which is no redirect.
+pub(super) async fn open(request: RequestBuilder) -> Result<Response, FetchError> {
+    let response = request.send().await.map_err(|error| unreachable(&error))?;
+    if response.status().is_redirection() {
+        return Err(FetchError::Redirected(response.status().as_u16()));
     }
+    Ok(response)
+}
+
+/// Reads the body behind a head, at most [`MAX_DOCUMENT_BYTES`] of it.
+pub(super) async fn read(mut response: Response) -> Result<Answer, FetchError> {
+    let status = response.status();
     let expected = response.content_length().unwrap_or(0);
     let expected = usize::try_from(expected).unwrap_or(usize::MAX);
     if expected > MAX_DOCUMENT_BYTES {
@@ -174,6 +192,12 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         *body = grown;
     }
     body.extend_from_slice(chunk);
+}
+
+/// An address that paths can be appended to, out of the field of that name.
+pub(super) fn base(field: &str, uri: &str) -> Result<String, BuildError> {
+    let url = parse_uri(uri).map_err(|error| BuildError::new(field, error.message))?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 fn parse_uri(uri: &str) -> Result<Url, BuildError> {

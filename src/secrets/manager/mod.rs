@@ -5,6 +5,7 @@
 pub mod document;
 pub mod env;
 pub mod file;
+pub mod gcp;
 mod http;
 pub mod vault;
 
@@ -43,7 +44,7 @@ pub struct ManagerDef {
 pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
-pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &vault::DEF];
+pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &gcp::DEF, &vault::DEF];
 
 /// Something that keeps secrets.
 #[async_trait]
