@@ -6,6 +6,7 @@ mod cache;
 mod fetch;
 mod install;
 pub mod manager;
+mod probe;
 pub mod reference;
 mod refresh;
 pub mod report;
@@ -28,6 +29,7 @@ use cache::{Answer, Job};
 use fetch::{Runner, Tending};
 use state::State;
 
+pub use probe::{Presumed, ProbeFault, ProbeReport};
 pub use reference::Reference;
 pub use report::{CircuitState, LoginReport, ManagerReport, ReferenceReport, ReferenceState};
 pub use settings::{Event, ManagerProblem, ManagerSpec, Observer, SecretsSettings};

@@ -222,7 +222,13 @@ impl State {
         Ok(outcome)
     }
 
-    fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
+    /// The environment as it was at start.
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Who reads this key's documents.
+    pub(super) fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
         match self
             .managers
             .get(&key.manager)

@@ -149,21 +149,23 @@ fn finish(builder: ClientBuilder) -> Result<Client, BuildError> {
 
 /// Sends and reads at most [`MAX_DOCUMENT_BYTES`].
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> {
-    read(open(request).await?).await
+    let response = open(request).await?;
+    let status = response.status();
+    Ok((status, read(response).await?))
 }
 
 /// Sends and reads the head, which is no redirect.
 pub(super) async fn open(request: RequestBuilder) -> Result<Response, FetchError> {
     let response = request.send().await.map_err(|error| unreachable(&error))?;
-    if response.status().is_redirection() {
-        return Err(FetchError::Redirected(response.status().as_u16()));
+    let status = response.status();
+    if status.is_redirection() {
+        return Err(FetchError::Redirected(status.as_u16()));
     }
     Ok(response)
 }
 
-/// Reads the body behind a head, at most [`MAX_DOCUMENT_BYTES`] of it.
-pub(super) async fn read(mut response: Response) -> Result<Answer, FetchError> {
-    let status = response.status();
+/// The body, if it is at most [`MAX_DOCUMENT_BYTES`] long.
+pub(super) async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, FetchError> {
     let expected = response.content_length().unwrap_or(0);
     let expected = usize::try_from(expected).unwrap_or(usize::MAX);
     if expected > MAX_DOCUMENT_BYTES {
@@ -180,7 +182,7 @@ pub(super) async fn read(mut response: Response) -> Result<Answer, FetchError> {
         }
         append(&mut body, &chunk);
     }
-    Ok((status, body))
+    Ok(body)
 }
 
 /// Appends without leaving an unwiped copy behind when the buffer has to grow.
@@ -200,7 +202,7 @@ pub(super) fn base(field: &str, uri: &str) -> Result<String, BuildError> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn parse_uri(uri: &str) -> Result<Url, BuildError> {
+pub(super) fn parse_uri(uri: &str) -> Result<Url, BuildError> {
     let expected = || BuildError::new("uri", "expected http(s)://host[:port]");
     let url = Url::parse(uri.trim()).map_err(|_| expected())?;
     let plain = url.username().is_empty()
@@ -304,7 +306,7 @@ impl reqwest::dns::Resolve for Renamed {
 }
 
 /// What broke, in the words of the cause itself: the outer ones repeat the URL.
-fn unreachable(error: &reqwest::Error) -> FetchError {
+pub(super) fn unreachable(error: &reqwest::Error) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
     }

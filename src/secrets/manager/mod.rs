@@ -2,6 +2,7 @@
 //! [`MANAGERS`]; it reads one document when asked and keeps no value. Caching, retries, bounds on
 //! concurrency and the circuit are not its business.
 
+mod aws;
 pub mod document;
 pub mod env;
 pub mod file;
@@ -44,7 +45,7 @@ pub struct ManagerDef {
 pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
-pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &gcp::DEF, &vault::DEF];
+pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &gcp::DEF, &vault::DEF];
 
 /// Something that keeps secrets.
 #[async_trait]

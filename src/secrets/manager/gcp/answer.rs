@@ -69,7 +69,7 @@ pub(super) fn document(body: &[u8], wanted: &[Arc<str>]) -> Result<Document, Fet
         match serde_json::from_slice(&bytes) {
             Ok(members) => fields = members,
             Err(_) => {
-                let other = FieldValue::Other("secret is not a JSON object");
+                let other = FieldValue::Other("value is not a JSON object");
                 let names = wanted
                     .iter()
                     .map(|field| ((&**field).into(), other.clone()));
@@ -213,7 +213,7 @@ mod tests {
         let body = access(r"aGk\u003d", "");
         let plain = document(body.as_bytes(), &wanted).expect("answer is good");
         assert_eq!(text(&plain, ""), "hi");
-        assert_eq!(text(&plain, "k"), "secret is not a JSON object");
+        assert_eq!(text(&plain, "k"), "value is not a JSON object");
         let empty = document(br#"{"payload":{}}"#, &["".into()]).expect("answer is good");
         assert_eq!((text(&empty, ""), empty.version), (String::new(), None));
     }

@@ -376,7 +376,7 @@ impl Logins {
         {
             return Err(FetchError::Garbage("not Google's metadata server"));
         }
-        http::read(response).await
+        Ok((response.status(), http::read(response).await?))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
