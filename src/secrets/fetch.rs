@@ -20,7 +20,7 @@ pub(super) struct Runner {
     pub(super) id: Arc<str>,
     pub(super) manager: Box<dyn Manager>,
     pub(super) schedule: Schedule,
-    permits: Semaphore,
+    pub(super) permits: Semaphore,
     circuit: Mutex<Circuit>,
     last_error: Mutex<Option<&'static str>>,
     /// The manager's watch saw a change.

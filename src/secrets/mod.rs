@@ -7,6 +7,7 @@ mod fetch;
 mod install;
 pub mod manager;
 mod managers;
+mod probe;
 pub mod reference;
 mod refresh;
 pub mod report;
@@ -30,6 +31,7 @@ use cache::{Answer, Job};
 use fetch::{Runner, Tending};
 use state::State;
 
+pub use probe::{Presumed, ProbeFault, ProbeReport};
 pub use reference::Reference;
 pub use report::{CircuitState, LoginReport, ManagerReport, ReferenceReport, ReferenceState};
 pub use settings::{Event, ManagerProblem, ManagerSpec, Observer, SecretsSettings};

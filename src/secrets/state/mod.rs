@@ -12,7 +12,7 @@ use super::fetch::Runner;
 use super::install::Workshop;
 use super::manager::env::Env;
 use super::managers::{self, Announced, Installed, Managers, Standing, Turn};
-use super::reference::{Reference, Target};
+use super::reference::{Key, Reference, Target};
 use super::settings::{Event, ManagerProblem, ManagerSpec, Observer, SecretsSettings};
 use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
 use crate::clock::Clock;
@@ -337,6 +337,16 @@ impl State {
             .cache
             .add(now, document, schedule, selector, Arc::clone(text));
         Ok((Arc::clone(&key.manager), outcome))
+    }
+
+    /// The environment as it was at start.
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Who reads this key's documents.
+    pub(super) fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
+        managers::runner_of(&self.managers, &key.manager, text).cloned()
     }
 
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Arc<Runner>, Job)> {
