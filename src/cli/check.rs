@@ -150,6 +150,7 @@ impl Checked {
     ) -> anyhow::Result<Self> {
         let options = SourceOptions {
             max_bytes: bootstrap.claviger.max_resource_bytes,
+            declared: Arc::new(bootstrap.declared()),
             ..SourceOptions::default()
         };
         let documents = match Source::new(resources, options).load() {

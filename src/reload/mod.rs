@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::Documents;
+use crate::config::resource::{Item, SecretConfig};
 use crate::config::source::{LoadError, Source};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{ManagerProblem, ManagerSpec, Secrets, View};
@@ -213,23 +214,22 @@ pub fn configure(
             message: problem.message,
         }
     };
-    let problems = secrets.configure(&managers(documents));
+    let problems = secrets.configure(&managers(&documents.secrets));
     let problems = problems.into_iter().map(located);
     problems
         .chain(graph::undeclared_managers(documents, before))
         .collect()
 }
 
-fn managers(documents: &Documents) -> Vec<ManagerSpec> {
-    documents
-        .secrets
-        .iter()
-        .map(|item| ManagerSpec {
-            id: Arc::clone(&item.id),
-            kind: item.value.manager.clone(),
-            fields: item.value.fields.clone(),
-        })
-        .collect()
+/// Managers as the secrets room takes them.
+#[must_use]
+pub fn managers(items: &[Item<SecretConfig>]) -> Vec<ManagerSpec> {
+    let spec = |item: &Item<SecretConfig>| ManagerSpec {
+        id: Arc::clone(&item.id),
+        kind: item.value.manager.clone(),
+        fields: item.value.fields.clone(),
+    };
+    items.iter().map(spec).collect()
 }
 
 /// Logs what is new; a finding that stood in the previous snapshot was logged then. A manager that

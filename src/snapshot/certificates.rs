@@ -9,7 +9,7 @@ use super::substitute::{self, Missing};
 use super::unit::Units;
 use super::{CertificateReport, Snapshot};
 use crate::config::Documents;
-use crate::config::resource::{Item, SslConfig, SslKind};
+use crate::config::resource::{Item, Pem, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
     CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry,
@@ -180,8 +180,8 @@ fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<C
         scope.error("unsupported", "client.skip_mtls_uri_regex", "exempting paths from client certificates is not available; the names of this item refuse handshakes");
         return Err(());
     }
-    let ca = match substitute::text(&client.ca, "client.ca", scope.run.view) {
-        Ok(pem) => CaBundle::parse(pem).map_err(|error| error.to_string()),
+    let ca = match substitute::pem(&client.ca, Pem::Certificate, "client.ca", scope.run.view) {
+        Ok(pem) => pem.and_then(|pem| CaBundle::parse(pem).map_err(|error| error.to_string())),
         Err(missing) => {
             scope.unresolved("client.ca", &missing);
             return Err(());
@@ -203,8 +203,8 @@ fn choose(
 ) -> Option<Arc<CertifiedKey>> {
     let (cert_field, key_field) = pair_fields(index);
     let view = scope.run.view;
-    let cert = substitute::text(cert, &cert_field, view);
-    let key = substitute::text(key, &key_field, view);
+    let cert = substitute::pem(cert, Pem::Certificate, &cert_field, view);
+    let key = substitute::pem(key, Pem::Key, &key_field, view);
     for missing in [&cert, &key]
         .into_iter()
         .filter_map(|half| half.as_ref().err())
@@ -213,6 +213,17 @@ fn choose(
     }
     let (Ok(cert), Ok(key)) = (cert, key) else {
         return None;
+    };
+    let (cert, key) = match (cert, key) {
+        (Ok(cert), Ok(key)) => (cert, key),
+        (Err(bounds), _) => {
+            scope.error("certificate", &cert_field, &bounds);
+            return served.cloned();
+        }
+        (_, Err(bounds)) => {
+            scope.error("certificate", &key_field, &bounds);
+            return served.cloned();
+        }
     };
     // Literal halves are wrapped too: a key is a secret however it got here.
     let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));
@@ -276,11 +287,11 @@ pub(super) fn pair(
     field: &str,
     run: &Compilation<'_>,
 ) -> Result<Result<CertifiedKey, Missing>, String> {
-    let halves = substitute::text(cert, field, run.view)
-        .and_then(|cert| Ok((cert, substitute::text(key, field, run.view)?)));
+    let halves = substitute::pem(cert, Pem::Certificate, field, run.view)
+        .and_then(|cert| Ok((cert, substitute::pem(key, Pem::Key, field, run.view)?)));
     match halves {
         Err(missing) => Ok(Err(missing)),
-        Ok((cert, key)) => CertifiedKey::parse(cert, &Secret::new(key.to_vec()))
+        Ok((cert, key)) => CertifiedKey::parse(cert?, &Secret::new(key?.to_vec()))
             .map(Ok)
             .map_err(|error| error.to_string()),
     }

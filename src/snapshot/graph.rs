@@ -39,6 +39,7 @@ impl Use {
             field: self.field.clone(),
             reference: Arc::clone(&self.reference),
             why: Unresolved::because(why),
+            is_name: false,
         };
         let (_, code, message) = references::unresolved(&missing, documents);
         Diagnostic {

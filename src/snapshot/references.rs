@@ -19,6 +19,7 @@ pub(super) fn unresolved(
     documents: &Documents,
 ) -> (Severity, &'static str, String) {
     match Reference::parse(&missing.reference) {
+        _ if missing.is_name => (Severity::Error, "bad-reference", missing.why.to_string()),
         Err(error) => (Severity::Error, "bad-reference", error.to_string()),
         Ok(reference) => match reference.target() {
             Target::Managed(key)
@@ -178,6 +179,9 @@ pub(super) fn holders(documents: &Documents, found: &mut dyn FnMut(Owner<'_>, Ho
         certificates::visit(&item.value, &mut |field, text| {
             found(owner, Holder::Text(field, text));
         });
+    }
+    for item in &documents.settings {
+        found(owner("config.yaml", item), Holder::Json(&item.value));
     }
     for item in &documents.plugin_metadata {
         found(owner("plugin_metadata", item), Holder::Json(&item.value));
