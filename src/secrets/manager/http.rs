@@ -36,6 +36,13 @@ pub(super) struct TlsConfig {
     verify: Option<bool>,
 }
 
+impl TlsConfig {
+    /// Whether it names a certificate of ours.
+    pub(super) fn has_identity(&self) -> bool {
+        self.client_cert.is_some()
+    }
+}
+
 /// A client bound to one server.
 pub(super) struct HttpClient {
     client: Client,
