@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::history::History;
 use crate::harness::chaos::{Chaos, Climate, Dialect, Faces, Front};
+use crate::harness::moto::Moto;
 use crate::harness::{OpenBao, certs};
 
 /// What keeps the documents of a place.
@@ -19,6 +20,8 @@ pub enum Keeper {
     V1(Arc<OpenBao>),
     /// KV version 2 of a server.
     V2(Arc<OpenBao>),
+    /// AWS Secrets Manager.
+    Aws(Moto),
 }
 
 impl Keeper {
@@ -26,6 +29,7 @@ impl Keeper {
         match self {
             Self::V1(bao) => bao.put_v1(path, fields).await,
             Self::V2(bao) => bao.put_v2(path, fields).await,
+            Self::Aws(moto) => moto.put(path, &fields.to_string()).await,
         }
     }
 
@@ -33,6 +37,7 @@ impl Keeper {
         match self {
             Self::V1(bao) => bao.delete_v1(path).await,
             Self::V2(bao) => bao.delete_v2(path).await,
+            Self::Aws(moto) => moto.delete(path).await,
         }
     }
 }
@@ -56,7 +61,7 @@ pub struct Place {
     pub id: &'static str,
     /// Its item but for the id.
     fields: String,
-    /// Folder of its documents.
+    /// Folder of its documents, with a slash.
     prefix: &'static str,
     keeper: Keeper,
     /// What stands between.
@@ -100,7 +105,7 @@ impl Place {
     pub async fn rotate(&self, history: &History, authority: &Authority, of: Use) {
         let name = self.document(of);
         let fresh = |field: &str| format!("{name}.{field}.{:016x}", rand::random::<u64>());
-        let path = |document: &str| format!("{}/{document}", self.prefix);
+        let path = |document: &str| format!("{}{document}", self.prefix);
         match of {
             Use::Key => {
                 let key = fresh("key");
@@ -139,7 +144,7 @@ impl Place {
 
     /// Deletes the consumer's credential.
     pub async fn delete_key(&self) {
-        self.keeper.delete(&format!("{}/key", self.prefix)).await;
+        self.keeper.delete(&format!("{}key", self.prefix)).await;
     }
 
     /// The name a use is asked for by.
@@ -158,7 +163,7 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// All places.
 pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<Place> {
-    let (plain, tls) = tokio::join!(OpenBao::start(), OpenBao::start_tls());
+    let (plain, tls, moto) = tokio::join!(OpenBao::start(), OpenBao::start_tls(), Moto::start());
     let (plain, tls) = (Arc::new(plain), Arc::new(tls));
     let authority = Authority::new().unwrap();
     let ca = dir.join("proxy-ca.pem");
@@ -166,16 +171,12 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
     let faces = || Faces::new(&authority, &["127.0.0.1", "localhost"]);
     // The real server's authority is not ours: its certificate is what the tunnel passes.
     let tunnel = Faces::new(&authority, &["127.0.0.1", "localhost"]);
-    let proxy = |bao: &OpenBao, front, climate, n| {
-        let manager = bao.addr.rsplit('/').next().unwrap().parse().unwrap();
-        Chaos::start(
-            manager,
-            front,
-            Dialect::Vault,
-            climate,
-            seed.wrapping_add(n),
-        )
+    let before = |addr: &str, front, dialect, climate, n| {
+        let manager = addr.rsplit('/').next().unwrap().parse().unwrap();
+        Chaos::start(manager, front, dialect, climate, seed.wrapping_add(n))
     };
+    let proxy =
+        |bao: &OpenBao, front, climate, n| before(&bao.addr, front, Dialect::Vault, climate, n);
     let vault = |uri: String, mount: &str, token: &str, rest: &str| {
         format!("uri: '{uri}', prefix: {mount}, token: '{token}', timeout: {TIMEOUT}{rest}")
     };
@@ -186,6 +187,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
     let over = proxy(&tls, Front::Tunnel(tunnel), climate, 3);
     let outages = Climate::Outages(Duration::from_secs(4), Duration::from_secs(2));
     let brief = proxy(&plain, Front::Http, outages, 4);
+    let aws = before(&moto.addr, Front::Http, Dialect::Aws, climate, 5);
     let trusting = |ca: &std::path::Path| format!(", tls: {{ ca: '{}' }}", ca.display());
     vec![
         Place {
@@ -196,7 +198,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
                 &plain.token,
                 "",
             ),
-            prefix: "two",
+            prefix: "two/",
             keeper: Keeper::V2(Arc::clone(&plain)),
             proxy: two,
             uses: &[Use::Key, Use::Pair, Use::Tls, Use::Split],
@@ -210,7 +212,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
                 &plain.token,
                 &trusting(&ca),
             ),
-            prefix: "one",
+            prefix: "one/",
             keeper: Keeper::V1(Arc::clone(&plain)),
             proxy: one,
             uses: all,
@@ -224,7 +226,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
                 &tls.token,
                 &trusting(&tls.ca()),
             ),
-            prefix: "tls",
+            prefix: "tls/",
             keeper: Keeper::V2(Arc::clone(&tls)),
             proxy: over,
             uses: all,
@@ -238,11 +240,24 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
                 &plain.token,
                 "",
             ),
-            prefix: "brief",
+            prefix: "brief/",
             keeper: Keeper::V2(plain),
             proxy: brief,
             uses: &[Use::Key, Use::Pair],
             max_stale: BRIEF,
+        },
+        Place {
+            id: "aws/main",
+            fields: format!(
+                "access_key_id: AKIDTEST, secret_access_key: chaos, timeout: {TIMEOUT}, \
+                 endpoint_url: 'http://{}'",
+                aws.addr
+            ),
+            prefix: "",
+            keeper: Keeper::Aws(moto),
+            proxy: aws,
+            uses: all,
+            max_stale: LONG,
         },
     ]
 }
