@@ -1,7 +1,8 @@
 //! A real `OpenBao`: KV version 2 at `secret/`, version 1 at `kv1/`. Either a dev server, or one with
-//! file storage that can be sealed, unsealed, stopped and started again on its port and data.
+//! storage on disk that can be sealed, unsealed, stopped and started again on its port and data.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -51,37 +52,31 @@ impl OpenBao {
             .expect("dev-tls must write its CA")
     }
 
-    /// A server with file storage, initialised and unsealed; over TLS with this certificate.
-    pub async fn start_server(certificate: Option<&Issued>) -> Self {
-        let port = ports::free();
+    /// A server with storage on disk, initialised and unsealed, over plain HTTP.
+    pub async fn start_server() -> Self {
+        Self::start_server_with(None).await
+    }
+
+    /// The same over TLS, or as [`Tls`] says.
+    pub async fn start_server_with(tls: Option<Tls<'_>>) -> Self {
+        let (port, cluster_port) = (ports::free(), ports::free());
         let home = tempfile::tempdir().unwrap();
-        let path = |name: &str| home.path().join(name).display().to_string();
-        let tls = match certificate {
-            None => "tls_disable = true".to_owned(),
-            Some(issued) => {
-                std::fs::write(path("tls.crt"), &issued.cert_pem).unwrap();
-                std::fs::write(path("tls.key"), certs::key_text(issued)).unwrap();
-                let (cert, key) = (path("tls.crt"), path("tls.key"));
-                format!("tls_cert_file = {cert:?}\n tls_key_file = {key:?}")
-            }
-        };
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let addr = format!("{scheme}://127.0.0.1:{port}");
+        let listener = listener(home.path(), tls.as_ref());
+        std::fs::create_dir(home.path().join("data")).unwrap();
         let config = format!(
-            "storage \"file\" {{ path = {:?} }}\n\
-             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n {tls}\n}}\n\
-             disable_mlock = true\n",
-            path("data")
+            "storage \"raft\" {{\n path = {:?}\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
+             listener \"tcp\" {{\n address = \"127.0.0.1:{port}\"\n \
+             cluster_address = \"127.0.0.1:{cluster_port}\"\n{listener}}}\n\
+             api_addr = {addr:?}\ncluster_addr = \"https://127.0.0.1:{cluster_port}\"\n",
+            home.path().join("data")
         );
-        std::fs::write(path("config.hcl"), config).unwrap();
-        let scheme = if certificate.is_some() {
-            "https"
-        } else {
-            "http"
-        };
-        let args = vec![
-            "server".to_owned(),
-            format!("-config={}", path("config.hcl")),
-        ];
-        let mut bao = Self::spawn(args, format!("{scheme}://127.0.0.1:{port}"), "", home);
+        let file = home.path().join("config.hcl");
+        std::fs::write(&file, config).unwrap();
+        let args = vec!["server".to_owned(), format!("-config={}", file.display())];
+        let client = tls.as_ref().and_then(|tls| tls.client);
+        let mut bao = Self::spawn(args, addr, "", home, client);
         bao.wait_until(|status| status != 0).await;
         let shares = json!({"secret_shares": 1, "secret_threshold": 1});
         let made = bao.call("PUT", "sys/init", shares).await;
@@ -139,7 +134,8 @@ impl OpenBao {
             args.push(format!("-dev-tls-cert-dir={}", home.path().display()));
         }
         let scheme = if tls { "https" } else { "http" };
-        let bao = Self::spawn(args, format!("{scheme}://127.0.0.1:{port}"), token, home);
+        let addr = format!("{scheme}://127.0.0.1:{port}");
+        let bao = Self::spawn(args, addr, token, home, None);
         bao.wait_until_ready().await;
         bao.call(
             "POST",
@@ -150,18 +146,28 @@ impl OpenBao {
         bao
     }
 
-    fn spawn(args: Vec<String>, addr: String, token: &str, home: tempfile::TempDir) -> Self {
+    fn spawn(
+        args: Vec<String>,
+        addr: String,
+        token: &str,
+        home: tempfile::TempDir,
+        client: Option<&Issued>,
+    ) -> Self {
+        let mut http = reqwest::Client::builder()
+            .no_proxy()
+            .tls_danger_accept_invalid_certs(true);
+        if let Some(issued) = client {
+            let key = certs::key_text(issued).as_bytes();
+            let identity = reqwest::Identity::from_pkcs8_pem(issued.cert_pem.as_bytes(), key);
+            http = http.identity(identity.unwrap());
+        }
         Self {
             child: launch(&args, home.path()),
             args,
             unseal_key: None,
             addr,
             token: token.to_owned(),
-            http: reqwest::Client::builder()
-                .no_proxy()
-                .tls_danger_accept_invalid_certs(true)
-                .build()
-                .unwrap(),
+            http: http.build().unwrap(),
             home,
         }
     }
@@ -297,7 +303,37 @@ async fn answer(request: reqwest::RequestBuilder) -> Result<(u16, Value), reqwes
     Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
 }
 
-fn launch(args: &[String], home: &std::path::Path) -> Child {
+/// How a server of [`OpenBao::start_server_with`] listens.
+pub struct Tls<'a> {
+    /// What it shows.
+    pub certificate: &'a Issued,
+    /// PEM of the only authority whose clients it lets in.
+    pub client_ca: Option<&'a str>,
+    /// What the harness shows, where it has to.
+    pub client: Option<&'a Issued>,
+}
+
+fn listener(home: &Path, tls: Option<&Tls<'_>>) -> String {
+    let Some(tls) = tls else {
+        return " tls_disable = true\n".to_owned();
+    };
+    let write = |name: &str, text: &str| {
+        let path = home.join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let cert = write("tls.crt", &tls.certificate.cert_pem);
+    let key = write("tls.key", certs::key_text(tls.certificate));
+    let mut lines = format!(" tls_cert_file = {cert:?}\n tls_key_file = {key:?}\n");
+    if let Some(ca) = tls.client_ca {
+        let ca = write("clients.crt", ca);
+        lines +=
+            &format!(" tls_require_and_verify_client_cert = true\n tls_client_ca_file = {ca:?}\n");
+    }
+    lines
+}
+
+fn launch(args: &[String], home: &Path) -> Child {
     let program = std::env::var_os("CLAVIGER_BAO").map_or_else(|| tool("bao"), Into::into);
     Command::new(&program)
         .args(args)
