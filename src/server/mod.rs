@@ -1,6 +1,7 @@
 //! Composition root: builds every room from the bootstrap configuration; owns start and stop.
 
 mod early;
+mod environment;
 mod facts;
 mod process;
 mod settings;
@@ -34,6 +35,7 @@ use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
 use sockets::{Bound, Sockets};
 
+pub use environment::Environment;
 pub use process::{PidFile, harden, pid_of};
 pub use settings::{SettingsError, compile_env, logger, secrets_settings};
 
@@ -73,14 +75,16 @@ pub fn run(
     resources: &Path,
     upgrade: bool,
     logger: &Logger,
+    environment: &Environment,
 ) -> Result<(), ServerError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let declared = Arc::new(bootstrap.declared());
-    let settled = early::settle(bootstrap, &declared, &clock)?;
+    let settled = early::settle(bootstrap, &declared, &clock, environment)?;
     let bootstrap = &*settled;
     let options = SourceOptions {
         max_bytes: bootstrap.claviger.max_resource_bytes,
         declared,
+        env: environment.shared(),
         ..SourceOptions::default()
     };
     // Watched before it is read, so that no change falls between.
@@ -101,7 +105,7 @@ pub fn run(
     let env = Arc::new(settings::compile_env(bootstrap, &metrics, &clock)?);
     let observer = Arc::new(facts::FetchObserver::new(Arc::clone(&metrics)));
     let secrets = Secrets::new(
-        settings::secrets_settings(bootstrap)?,
+        settings::with_environment(settings::secrets_settings(bootstrap)?, environment),
         Arc::clone(&clock),
         observer,
     );

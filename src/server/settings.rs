@@ -9,6 +9,7 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use super::ServerError;
+use super::environment::Environment;
 use crate::clock::Clock;
 use crate::config::bootstrap::{Bootstrap, HttpRouter};
 use crate::config::resource::KeepalivePoolConfig;
@@ -168,6 +169,15 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
             .collect(),
         trusted_ca,
     })
+}
+
+/// The same where the environment's values were taken; those of `nginx_config.envs` go before them.
+pub(super) fn with_environment(
+    mut settings: SecretsSettings,
+    environment: &Environment,
+) -> SecretsSettings {
+    settings.env.splice(0..0, environment.variables());
+    settings
 }
 
 /// The bundle outgoing TLS trusts instead of the system's. A reference names no file: its value is
