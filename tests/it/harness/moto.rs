@@ -147,19 +147,38 @@ impl Moto {
         element(&answer, "Arn")
     }
 
+    /// Credentials of a session of that role, and its token.
+    pub async fn session(&self, role: &str) -> (AccessKey, String) {
+        let parameters = [
+            ("Action", "AssumeRole"),
+            ("RoleArn", role),
+            ("RoleSessionName", "test"),
+        ];
+        let answer = self.query("sts", "2011-06-15", &parameters).await;
+        let key = AccessKey {
+            id: element(&answer, "AccessKeyId"),
+            secret: element(&answer, "SecretAccessKey"),
+        };
+        (key, element(&answer, "SessionToken"))
+    }
+
     async fn iam(&self, parameters: &[(&str, &str)]) -> String {
+        self.query("iam", "2010-05-08", parameters).await
+    }
+
+    async fn query(&self, service: &str, version: &str, parameters: &[(&str, &str)]) -> String {
         let encode = |text: &str| {
             percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC)
                 .to_string()
         };
-        let mut form = "Version=2010-05-08".to_owned();
+        let mut form = format!("Version={version}");
         for (name, value) in parameters {
             form.push_str(&format!("&{name}={}", encode(value)));
         }
         let request = self
             .http
             .post(&self.addr)
-            .header("Authorization", authorization("iam", REGION))
+            .header("Authorization", authorization(service, REGION))
             .header("Content-Type", "application/x-www-form-urlencoded")
             .body(form);
         let response = request.send().await.unwrap();

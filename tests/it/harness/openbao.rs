@@ -267,10 +267,20 @@ impl OpenBao {
 
     /// The same with further headers, such as a namespace or a wrapping.
     pub async fn call_with(&self, header: (&str, &str), path: &str, body: Value) -> Value {
-        let request = self.request("POST", path, body).header(header.0, header.1);
-        let (status, answer) = answer(request).await.unwrap();
+        let (status, answer) = self.try_call_with(header, path, body).await.unwrap();
         assert!((200..300).contains(&status), "{path}: {status} {answer}");
         answer
+    }
+
+    /// The same where it may fail.
+    pub async fn try_call_with(
+        &self,
+        header: (&str, &str),
+        path: &str,
+        body: Value,
+    ) -> Result<(u16, Value), reqwest::Error> {
+        let request = self.request("POST", path, body);
+        answer(request.header(header.0, header.1)).await
     }
 
     async fn try_call(

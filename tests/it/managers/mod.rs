@@ -2,6 +2,7 @@
 //! manager's own stands in its file.
 
 mod aws;
+mod aws_chain;
 mod env;
 mod file;
 mod vault;
