@@ -1,5 +1,6 @@
 //! Composition root: builds every room from the bootstrap configuration; owns start and stop.
 
+mod early;
 mod facts;
 mod process;
 mod settings;
@@ -74,8 +75,12 @@ pub fn run(
     logger: &Logger,
 ) -> Result<(), ServerError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let declared = Arc::new(bootstrap.declared());
+    let settled = early::settle(bootstrap, &declared, &clock)?;
+    let bootstrap = &*settled;
     let options = SourceOptions {
         max_bytes: bootstrap.claviger.max_resource_bytes,
+        declared,
         ..SourceOptions::default()
     };
     // Watched before it is read, so that no change falls between.

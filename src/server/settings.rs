@@ -12,6 +12,7 @@ use super::ServerError;
 use crate::clock::Clock;
 use crate::config::bootstrap::{Bootstrap, HttpRouter};
 use crate::config::resource::KeepalivePoolConfig;
+use crate::diagnostic::Place;
 use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
 use crate::http::path::PathRules;
 use crate::http::request_guard::GuardRules;
@@ -21,7 +22,7 @@ use crate::proxy::ProxySettings;
 use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
 use crate::routing::RouterMode;
-use crate::secrets::{Secret, SecretsSettings};
+use crate::secrets::{Reference, Secret, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
@@ -52,6 +53,19 @@ pub enum SettingsError {
     /// No resolver can be set up.
     #[error("apisix.dns_resolver: {0}")]
     Dns(#[from] DnsError),
+    /// A reference without which nothing starts has no value, or one that does not fit.
+    #[error("{place}: {field}: {why}")]
+    Reference {
+        /// Where it stands.
+        place: Place,
+        /// The key.
+        field: Arc<str>,
+        /// What was expected; never a value.
+        why: String,
+    },
+    /// No runtime to read secrets on.
+    #[error("cannot start a runtime")]
+    Runtime(#[source] std::io::Error),
     /// A file cannot be read.
     #[error("{field}: {} cannot be read", path.display())]
     File {
@@ -156,10 +170,12 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
     })
 }
 
-/// The bundle outgoing TLS trusts instead of the system's.
+/// The bundle outgoing TLS trusts instead of the system's. A reference names no file: its value is
+/// the trust of upstreams alone, since managers are asked before there is one.
 pub(super) fn trusted_ca_file(bootstrap: &Bootstrap) -> Option<String> {
     let file = &bootstrap.apisix.ssl.ssl_trusted_certificate;
-    (file != "system" && !file.is_empty()).then(|| file.clone())
+    let named = file != "system" && !file.is_empty() && !Reference::is_reference(file);
+    named.then(|| file.clone())
 }
 
 /// The process's log.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::declared::{self, DeclaredManager};
 use super::nginx::{LEVELS, threads};
 use super::units::{duration, size};
 use super::{entries, set, strings};
@@ -82,6 +83,8 @@ pub struct SecretSettings {
     pub concurrency: usize,
     /// How long a value is served while its manager does not answer. Default 24 h.
     pub max_stale: Duration,
+    /// Managers that settings of `config.yaml` and all resources may refer to.
+    pub managers: Vec<DeclaredManager>,
 }
 
 impl Default for SecretSettings {
@@ -91,6 +94,7 @@ impl Default for SecretSettings {
             load_wait,
             concurrency: 16,
             max_stale,
+            managers: Vec::new(),
         }
     }
 }
@@ -101,6 +105,7 @@ impl SecretSettings {
             "load_wait" => set(&mut self.load_wait, duration(check, &node)),
             "concurrency" => set(&mut self.concurrency, check.small(&node, 1..=1024)),
             "max_stale" => set(&mut self.max_stale, duration(check, &node)),
+            "managers" => set(&mut self.managers, declared::managers(check, node)),
             _ => unknown(check, node.at),
         });
     }
