@@ -19,6 +19,8 @@ use crate::harness::{Behaviour, Relay, Relaying, Upstream};
 struct SecretsManager {
     moto: Moto,
     relay: Relay,
+    /// Before the impatient room alone, so that the other's circuit stays closed meanwhile.
+    faults: Relay,
 }
 
 impl Backend for SecretsManager {
@@ -64,8 +66,14 @@ impl Backend for SecretsManager {
         self.relay.set(Relaying::Pass);
     }
 
+    fn impatient(&self) -> Value {
+        let mut fields = fields(&self.faults.uri());
+        fields["timeout"] = json!(0.5);
+        fields
+    }
+
     fn relay(&self) -> Option<&Relay> {
-        Some(&self.relay)
+        Some(&self.faults)
     }
 
     fn relaying(&self, fault: Fault) -> Relaying {
@@ -96,8 +104,13 @@ fn fields(endpoint: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_manager_conforms() {
     let moto = Moto::start().await;
-    let relay = Relay::start(&moto.addr, Relaying::Pass);
-    conformance(SecretsManager { moto, relay }).await;
+    let [relay, faults] = [(); 2].map(|()| Relay::start(&moto.addr, Relaying::Pass));
+    conformance(SecretsManager {
+        moto,
+        relay,
+        faults,
+    })
+    .await;
 }
 
 /// A manager by itself, and what it told.
