@@ -8,7 +8,9 @@
 pub mod certs;
 pub mod client;
 pub mod dns;
+pub mod drongo;
 pub mod gateway;
+pub mod google;
 pub mod h2;
 pub mod openbao;
 pub mod ports;
@@ -18,7 +20,9 @@ pub mod upstream;
 pub mod wire;
 
 pub use client::Connection;
+pub use drongo::Drongo;
 pub use gateway::{Gateway, wait_until};
+pub use google::Google;
 pub use openbao::OpenBao;
 pub use relay::{Relay, Relaying};
 pub use tools::tool;

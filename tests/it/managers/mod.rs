@@ -3,6 +3,7 @@
 
 mod env;
 mod file;
+mod gcp;
 mod vault;
 
 use std::collections::BTreeSet;
