@@ -37,6 +37,11 @@ pub(super) struct TlsConfig {
 }
 
 impl TlsConfig {
+    /// Whether it names a certificate of ours.
+    pub(super) fn has_identity(&self) -> bool {
+        self.client_cert.is_some()
+    }
+
     /// As `verify: false`.
     pub(super) fn accept_any_certificate(&mut self) {
         self.verify = Some(false);

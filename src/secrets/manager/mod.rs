@@ -385,6 +385,11 @@ impl Fields {
         Self(fields)
     }
 
+    /// The fields as they are. Hold secrets.
+    pub(super) fn value(&self) -> &Value {
+        &self.0
+    }
+
     /// The fields as JSON text. Holds secrets: wipe it.
     pub(super) fn as_json(&self) -> String {
         self.0.to_string()

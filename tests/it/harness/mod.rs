@@ -12,6 +12,7 @@ pub mod drongo;
 pub mod gateway;
 pub mod google;
 pub mod h2;
+pub mod moto;
 pub mod openbao;
 pub mod ports;
 pub mod relay;
