@@ -296,7 +296,7 @@ fn keys_of_the_wrong_kind_are_refused_and_nothing_panics() {
             DecodingKey::from_ed_der(b"short"),
         ] {
             let used = VerifyingKey::from_crate(algorithm, &key);
-            assert!(used.is_ok_and(|key| key.verify(b"m", b"s")) == false);
+            assert!(!used.is_ok_and(|key| key.verify(b"m", b"s")));
         }
     }
     let error = VerifyingKey::from_pem(Algorithm::ES256, b"hunter2").expect_err("no key");
