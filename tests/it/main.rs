@@ -13,6 +13,7 @@ mod harness;
 
 mod bad_requests;
 mod check;
+mod everywhere;
 mod examples;
 mod fail_closed;
 mod hot_reload;
