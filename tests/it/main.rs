@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod audit;
 mod bad_requests;
 mod check;
 mod examples;
@@ -20,6 +21,7 @@ mod layers;
 mod leaks;
 mod lifecycle;
 mod managers;
+mod observability;
 mod plugins;
 mod protocols;
 mod quickstart;
