@@ -13,7 +13,9 @@ mod harness;
 
 mod audit;
 mod bad_requests;
+mod chaos;
 mod check;
+mod everywhere;
 mod examples;
 mod fail_closed;
 mod hot_reload;

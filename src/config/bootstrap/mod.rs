@@ -134,7 +134,6 @@ impl Bootstrap {
         }
         let mut bootstrap = Self {
             references: declared::references(&mut check, &node),
-            path: (&**file).into(),
             ..Self::default()
         };
         if node.tree != Tree::Null {
