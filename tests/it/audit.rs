@@ -75,7 +75,12 @@ async fn what_happens_to_secrets_is_recorded_without_a_value() {
     wait_until("the start is recorded", || {
         has(&log, "started", &[])
             && has(&log, "manager_added", &[("manager", "vault/main")])
-            && has(&log, "adopted", &[alice, ("manager_version", "1")])
+            && has(&log, "logged_in", &[("method", "token")])
+            && has(
+                &log,
+                "in_use",
+                &[("path", "alice"), ("manager_version", "1")],
+            )
             && has(&log, "refused", &[bob, ("why", "document not found")])
             && has(&log, "configuration", &[("trigger", "source")])
     });
@@ -204,8 +209,9 @@ fn the_chain_goes_on_after_a_kill() {
     assert!(said.contains("the end is no whole line"), "{said}");
 
     let resources = gateway.dir().join("apisix.yaml");
-    let mut command = gateway.command(&["run", "--resources"]);
-    let _second = Running::start(command.arg(resources).stderr(Stdio::null()));
+    let mut command = gateway.command(&["run"]);
+    command.arg("--resources").arg(resources);
+    let _second = Running::start(command.stderr(Stdio::null()));
     wait_until("the next start is recorded", || {
         let events = lines(&log);
         events
