@@ -136,6 +136,7 @@ impl Reload {
     }
 
     async fn publish(&mut self, view: View, trigger: Trigger) {
+        let began = self.clock.now();
         let previous = self.cell.current();
         let snapshot = {
             let (documents, view) = (Arc::clone(&self.documents), view.clone());
@@ -158,13 +159,17 @@ impl Reload {
         let unresolved = snapshot.unresolved();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
+        let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.
         blocking(move || drop(previous)).await;
         self.env.kept.sweep();
         self.status.unresolved(unresolved);
         self.status
             .accepted(self.clock.wall(), trigger == Trigger::Source);
-        log::info!("configuration in force: revision={revision} trigger={trigger:?}");
+        let took = took.as_secs_f64() * 1e3;
+        log::info!(
+            "configuration in force: revision={revision} trigger={trigger:?} took={took:.1} ms"
+        );
     }
 }
 

@@ -76,6 +76,28 @@ pub fn users(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
 
 /// Calls `found` with kind, id and reference, for every reference.
 fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
+    visit_consumers(documents, &mut |_, id, reference| {
+        found("consumers", id, reference);
+    });
+    visit_rest(documents, found);
+}
+
+/// Calls `found` with row, id and reference, for every reference of consumers and, in the rows
+/// behind them, of credentials.
+pub(super) fn visit_consumers(documents: &Documents, found: &mut dyn FnMut(usize, &str, &str)) {
+    let consumers = documents.consumers.iter();
+    let consumers = consumers.map(|item| (&item.id, &item.value.plugins));
+    let credentials = documents.credentials.iter();
+    let credentials = credentials.map(|item| (&item.id, &item.value.plugins));
+    for (row, (id, plugins)) in consumers.chain(credentials).enumerate() {
+        for (_, settings) in plugins.iter() {
+            substitute::visit_settings(settings, &mut |reference| found(row, id, reference));
+        }
+    }
+}
+
+/// Calls `found` with kind, id and reference, for every reference elsewhere.
+pub(super) fn visit_rest(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
     let maps = |kind: &str, id: &str, map: &PluginMap, found: &mut dyn FnMut(&str, &str, &str)| {
         for (_, settings) in map.iter() {
             substitute::visit_settings(settings, &mut |reference| found(kind, id, reference));
@@ -107,12 +129,6 @@ fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
         for item in items {
             maps(kind, &item.id, &item.value.plugins, found);
         }
-    }
-    for item in &documents.consumers {
-        maps("consumers", &item.id, &item.value.plugins, found);
-    }
-    for item in &documents.credentials {
-        maps("consumers", &item.id, &item.value.plugins, found);
     }
     for item in &documents.ssls {
         certificates::visit(&item.value, &mut |reference| {
