@@ -32,6 +32,15 @@ pub struct Sharded<K, V> {
     len: usize,
 }
 
+/// Entries of one map, and what another has in their place.
+#[derive(Debug)]
+pub struct Unshared<'a, K, V> {
+    /// The entries.
+    pub new: &'a [(K, V)],
+    /// The other map's.
+    pub old: &'a [(K, V)],
+}
+
 /// Sorted by key; entries of one key in the order they came.
 type Shard<K, V> = Arc<Vec<(K, V)>>;
 
@@ -139,22 +148,18 @@ impl<K: Key, V: Clone> Sharded<K, V> {
         self.shards.iter().flat_map(|shard| shard.iter())
     }
 
-    /// Runs of entries that `self` does not share with `other`: those of `self`, and what `other`
-    /// has in their place. All there is where the two were not made from each other.
-    pub fn unshared<'a>(
-        &'a self,
-        other: &'a Self,
-    ) -> impl Iterator<Item = (&'a [(K, V)], &'a [(K, V)])> {
+    /// What `self` does not share with `other`, shard by shard. All there is where the two were
+    /// not made from each other.
+    pub fn unshared<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = Unshared<'a, K, V>> {
         let alike = self.bits == other.bits;
         let pairs = self.shards.iter().zip(other.shards.iter());
         let pairs = pairs.filter(move |(new, old)| alike && !Arc::ptr_eq(new, old));
-        let pairs = pairs.map(|(new, old)| (new.as_slice(), old.as_slice()));
+        let pairs = pairs.map(|(new, old)| Unshared { new, old });
         // Of different numbers of shards each side is told alone.
-        let none: &[(K, V)] = &[];
         let own = self.shards.iter().filter(move |_| !alike);
-        let own = own.map(move |shard| (shard.as_slice(), none));
+        let own = own.map(|new| Unshared { new, old: &[] });
         let others = other.shards.iter().filter(move |_| !alike);
-        let others = others.map(move |shard| (none, shard.as_slice()));
+        let others = others.map(|old| Unshared { new: &[], old });
         pairs.chain(own).chain(others)
     }
 
@@ -261,8 +266,9 @@ mod tests {
         assert_eq!(newer.replace(&key(7), 70, |_| true), Ok(()));
         assert_eq!((found(&older, 7), found(&newer, 7)), (vec![7], vec![70]));
         assert_eq!(newer.unshared(&older).count(), 1);
-        let (new, old) = newer.unshared(&older).next().expect("one shard differs");
-        assert!(new.len() == old.len() && new.len() < 2 * MOST);
+        let unshared = newer.unshared(&older).next().expect("one shard differs");
+        assert_eq!(unshared.new.len(), unshared.old.len());
+        assert!(unshared.new.len() < 2 * MOST);
     }
 
     #[test]
@@ -271,9 +277,9 @@ mod tests {
         let many = Sharded::of((0..5000).map(|n| (key(n), n)).collect::<Vec<_>>());
         let told = |a: &Sharded<u64, u64>, b: &Sharded<u64, u64>| {
             let (mut own, mut others) = (0, 0);
-            for (new, old) in a.unshared(b) {
-                own += new.len();
-                others += old.len();
+            for unshared in a.unshared(b) {
+                own += unshared.new.len();
+                others += unshared.old.len();
             }
             (own, others)
         };
