@@ -6,7 +6,7 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -74,7 +74,8 @@ impl Reload {
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
         let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
-        self.publish(view, Trigger::Source).await;
+        let began = self.clock.now();
+        self.publish(view, Trigger::Source, began).await;
     }
 
     /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
@@ -110,7 +111,8 @@ impl Reload {
             Ok(documents) => {
                 self.documents = Arc::new(documents);
                 let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
-                self.publish(view, Trigger::Source).await;
+                let began = self.clock.now();
+                self.publish(view, Trigger::Source, began).await;
             }
             Err(error) => self.reject(&error),
         }
@@ -124,9 +126,10 @@ impl Reload {
     }
 
     async fn recompile(&mut self) {
+        let began = self.clock.now();
         let view = self.secrets.view();
         if !view.changed_since(&self.view).is_empty() {
-            self.publish(view, Trigger::Secrets).await;
+            self.publish(view, Trigger::Secrets, began).await;
         }
     }
 
@@ -135,8 +138,8 @@ impl Reload {
         self.status.rejected(error.to_string());
     }
 
-    async fn publish(&mut self, view: View, trigger: Trigger) {
-        let began = self.clock.now();
+    /// Compiles and publishes what was begun then.
+    async fn publish(&mut self, view: View, trigger: Trigger, began: Instant) {
         let previous = self.cell.current();
         let snapshot = {
             let (documents, view) = (Arc::clone(&self.documents), view.clone());
@@ -157,7 +160,7 @@ impl Reload {
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
         let unresolved = snapshot.unresolved();
-        let revision = snapshot.revision;
+        let (revision, consumers) = (snapshot.revision, snapshot.consumers_built);
         self.cell.publish(Arc::new(snapshot));
         let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.
@@ -168,7 +171,8 @@ impl Reload {
             .accepted(self.clock.wall(), trigger == Trigger::Source);
         let took = took.as_secs_f64() * 1e3;
         log::info!(
-            "configuration in force: revision={revision} trigger={trigger:?} took={took:.1} ms"
+            "configuration in force: revision={revision} trigger={trigger:?} \
+             consumers_built={consumers} took={took:.1} ms"
         );
     }
 }
