@@ -6,7 +6,7 @@
 //! | Layer | Rooms |
 //! |---|---|
 //! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sharded`] |
-//! | 1 | [`http`] [`expr`] [`telemetry`] |
+//! | 1 | [`http`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
 //! | 3 | [`tls`] [`upstream`] [`consumer`] [`routing`] |
 //! | 4 | [`plugins`] |
@@ -23,6 +23,7 @@ pub mod sharded;
 
 pub mod expr;
 pub mod http;
+pub mod jwt;
 pub mod telemetry;
 
 pub mod config;

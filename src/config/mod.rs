@@ -91,6 +91,8 @@ pub struct Documents {
     pub ssls: Vec<Item<SslConfig>>,
     /// Secret managers.
     pub secrets: Vec<Item<SecretConfig>>,
+    /// Settings of `config.yaml` that hold references; see [`bootstrap::Declared`].
+    pub settings: Vec<Item<Value>>,
     /// Per-plugin metadata: id is the plugin's name.
     pub plugin_metadata: Vec<Item<Value>>,
     /// Protobuf definitions.

@@ -12,15 +12,17 @@ use tokio::sync::{mpsc, watch};
 
 use crate::clock::Clock;
 use crate::config::Documents;
+use crate::config::resource::{Item, SecretConfig};
 use crate::config::source::{LoadError, Source};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{ManagerProblem, ManagerSpec, Secrets, View};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, CompileEnv};
+use crate::snapshot::graph::{self, Graph};
 use crate::snapshot::references;
 
 pub use publish::SnapshotCell;
-pub use status::{Status, StatusReport};
+pub use status::{Missing, Status, StatusReport};
 
 /// Why a new snapshot is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,7 +75,7 @@ impl Reload {
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
-        let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
+        let view = ensure(&self.documents, None, &self.secrets, self.load_wait).await;
         let began = self.clock.now();
         self.publish(view, Trigger::Source, began).await;
     }
@@ -109,8 +111,9 @@ impl Reload {
         match blocking(load).await {
             Ok(documents) if documents.content == self.documents.content => self.keep(),
             Ok(documents) => {
-                self.documents = Arc::new(documents);
-                let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
+                let before = std::mem::replace(&mut self.documents, Arc::new(documents));
+                let before = Some(&*before);
+                let view = ensure(&self.documents, before, &self.secrets, self.load_wait).await;
                 let began = self.clock.now();
                 self.publish(view, Trigger::Source, began).await;
             }
@@ -157,18 +160,21 @@ impl Reload {
             })
             .await
         };
+        let seeks = trigger == Trigger::Source || graph::moved(&view, &self.view);
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
-        let unresolved = snapshot.unresolved();
         let (revision, consumers) = (snapshot.revision, snapshot.consumers_built);
         self.cell.publish(Arc::new(snapshot));
         let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.
         blocking(move || drop(previous)).await;
         self.env.kept.sweep();
-        self.status.unresolved(unresolved);
-        self.status
-            .accepted(self.clock.wall(), trigger == Trigger::Source);
+        if seeks {
+            let (documents, view) = (Arc::clone(&self.documents), self.view.clone());
+            let missing = move || Missing::of(&Graph::unresolved(&documents, &view));
+            self.status.missing(blocking(missing).await);
+        }
+        self.status.accepted(self.clock.wall(), revision, trigger);
         let took = took.as_secs_f64() * 1e3;
         log::info!(
             "configuration in force: revision={revision} trigger={trigger:?} \
@@ -187,17 +193,27 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Makes the documents' references the ones in use and waits for their values.
-async fn ensure(documents: &Documents, secrets: &Arc<Secrets>, wait: Duration) -> View {
-    for finding in configure(documents, secrets) {
+async fn ensure(
+    documents: &Documents,
+    before: Option<&Documents>,
+    secrets: &Arc<Secrets>,
+    wait: Duration,
+) -> View {
+    for finding in configure(documents, secrets, before) {
         log::error!("{finding}");
     }
     let references: BTreeSet<Arc<str>> = references::references(documents);
     secrets.ensure(&references, wait).await
 }
 
-/// Declares the documents' managers to the secrets. Returns those that cannot be used.
+/// Declares the documents' managers to the secrets. Returns those that cannot be used, and those
+/// that are used and not declared (any more than in the configuration `before`).
 #[must_use]
-pub fn configure(documents: &Documents, secrets: &Secrets) -> Vec<Diagnostic> {
+pub fn configure(
+    documents: &Documents,
+    secrets: &Secrets,
+    before: Option<&Documents>,
+) -> Vec<Diagnostic> {
     let located = |problem: ManagerProblem| {
         let item = documents.secrets.iter().find(|item| item.id == problem.id);
         Diagnostic {
@@ -211,20 +227,22 @@ pub fn configure(documents: &Documents, secrets: &Secrets) -> Vec<Diagnostic> {
             message: problem.message,
         }
     };
-    let problems = secrets.configure(&managers(documents));
-    problems.into_iter().map(located).collect()
+    let problems = secrets.configure(&managers(&documents.secrets));
+    let problems = problems.into_iter().map(located);
+    problems
+        .chain(graph::undeclared_managers(documents, before))
+        .collect()
 }
 
-fn managers(documents: &Documents) -> Vec<ManagerSpec> {
-    documents
-        .secrets
-        .iter()
-        .map(|item| ManagerSpec {
-            id: Arc::clone(&item.id),
-            kind: item.value.manager.clone(),
-            fields: item.value.fields.clone(),
-        })
-        .collect()
+/// Managers as the secrets room takes them.
+#[must_use]
+pub fn managers(items: &[Item<SecretConfig>]) -> Vec<ManagerSpec> {
+    let spec = |item: &Item<SecretConfig>| ManagerSpec {
+        id: Arc::clone(&item.id),
+        kind: item.value.manager.clone(),
+        fields: item.value.fields.clone(),
+    };
+    items.iter().map(spec).collect()
 }
 
 /// Logs what is new; a finding that stood in the previous snapshot was logged then. A manager that

@@ -120,8 +120,8 @@ impl ViewBuilder {
         }
     }
 
-    pub(super) fn contains(&self, reference: &str) -> bool {
-        find(&self.0, reference).is_some()
+    pub(super) fn find(&self, reference: &str) -> Option<&Outcome> {
+        find(&self.0, reference).map(|(_, outcome)| outcome)
     }
 
     pub(super) fn remove(&mut self, reference: &str) {

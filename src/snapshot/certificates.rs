@@ -9,7 +9,7 @@ use super::substitute::{self, Missing};
 use super::unit::Units;
 use super::{CertificateReport, Snapshot};
 use crate::config::Documents;
-use crate::config::resource::{Item, SslConfig, SslKind};
+use crate::config::resource::{Item, Pem, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
     CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry,
@@ -38,15 +38,28 @@ impl SslUnit {
     }
 }
 
-/// Calls `found` with each reference of an item.
-pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str)) {
-    let halves = config.pairs.iter().flat_map(|(cert, key)| [cert, key]);
-    let ca = config.client.as_ref().map(|client| &client.ca);
-    for text in halves
-        .chain(ca)
-        .filter(|text| Reference::is_reference(text))
+/// Calls `found` with field and text of each reference of an item.
+pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
+    for (index, (cert, key)) in config.pairs.iter().enumerate() {
+        let (cert_field, key_field) = pair_fields(index);
+        for (field, text) in [(cert_field, cert), (key_field, key)] {
+            if Reference::is_reference(text) {
+                found(&field, text);
+            }
+        }
+    }
+    if let Some(client) = &config.client
+        && Reference::is_reference(&client.ca)
     {
-        found(text);
+        found("client.ca", &client.ca);
+    }
+}
+
+/// Where the halves of a pair stand.
+fn pair_fields(index: usize) -> (String, String) {
+    match index {
+        0 => ("cert".to_owned(), "key".to_owned()),
+        n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
     }
 }
 
@@ -167,8 +180,8 @@ fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<C
         scope.error("unsupported", "client.skip_mtls_uri_regex", "exempting paths from client certificates is not available; the names of this item refuse handshakes");
         return Err(());
     }
-    let ca = match substitute::text(&client.ca, "client.ca", scope.run.view) {
-        Ok(pem) => CaBundle::parse(pem).map_err(|error| error.to_string()),
+    let ca = match substitute::pem(&client.ca, Pem::Certificate, "client.ca", scope.run.view) {
+        Ok(pem) => pem.and_then(|pem| CaBundle::parse(pem).map_err(|error| error.to_string())),
         Err(missing) => {
             scope.unresolved("client.ca", &missing);
             return Err(());
@@ -188,13 +201,10 @@ fn choose(
     config: &SslConfig,
     scope: &mut Scope<'_>,
 ) -> Option<Arc<CertifiedKey>> {
-    let (cert_field, key_field) = match index {
-        0 => ("cert".to_owned(), "key".to_owned()),
-        n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
-    };
+    let (cert_field, key_field) = pair_fields(index);
     let view = scope.run.view;
-    let cert = substitute::text(cert, &cert_field, view);
-    let key = substitute::text(key, &key_field, view);
+    let cert = substitute::pem(cert, Pem::Certificate, &cert_field, view);
+    let key = substitute::pem(key, Pem::Key, &key_field, view);
     for missing in [&cert, &key]
         .into_iter()
         .filter_map(|half| half.as_ref().err())
@@ -203,6 +213,17 @@ fn choose(
     }
     let (Ok(cert), Ok(key)) = (cert, key) else {
         return None;
+    };
+    let (cert, key) = match (cert, key) {
+        (Ok(cert), Ok(key)) => (cert, key),
+        (Err(bounds), _) => {
+            scope.error("certificate", &cert_field, &and_serves(&bounds, served));
+            return served.cloned();
+        }
+        (_, Err(bounds)) => {
+            scope.error("certificate", &key_field, &and_serves(&bounds, served));
+            return served.cloned();
+        }
     };
     // Literal halves are wrapped too: a key is a secret however it got here.
     let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));
@@ -215,16 +236,12 @@ fn choose(
         scope.run.now,
     );
     if let Some(finding) = &choice.finding {
-        let serves = if choice.serving.is_some() {
-            "; the last good pair serves on"
-        } else {
-            ""
-        };
         let field = match finding {
             PairError::Unusable(error) if error.is_about_key() => &key_field,
             _ => &cert_field,
         };
-        scope.error("certificate", field, &format!("{finding}{serves}"));
+        let message = and_serves(&finding.to_string(), choice.serving.as_ref());
+        scope.error("certificate", field, &message);
     }
     if let Some(pair) = &choice.serving {
         for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {
@@ -232,6 +249,14 @@ fn choose(
         }
     }
     choice.serving
+}
+
+/// The finding, and whether a pair serves in spite of it.
+fn and_serves(finding: &str, serving: Option<&Arc<CertifiedKey>>) -> String {
+    match serving {
+        Some(_) => format!("{finding}; the last good pair serves on"),
+        None => finding.to_owned(),
+    }
 }
 
 /// The pair of a `type: client` item, for an upstream.
@@ -266,11 +291,11 @@ pub(super) fn pair(
     field: &str,
     run: &Compilation<'_>,
 ) -> Result<Result<CertifiedKey, Missing>, String> {
-    let halves = substitute::text(cert, field, run.view)
-        .and_then(|cert| Ok((cert, substitute::text(key, field, run.view)?)));
+    let halves = substitute::pem(cert, Pem::Certificate, field, run.view)
+        .and_then(|cert| Ok((cert, substitute::pem(key, Pem::Key, field, run.view)?)));
     match halves {
         Err(missing) => Ok(Err(missing)),
-        Ok((cert, key)) => CertifiedKey::parse(cert, &Secret::new(key.to_vec()))
+        Ok((cert, key)) => CertifiedKey::parse(cert?, &Secret::new(key?.to_vec()))
             .map(Ok)
             .map_err(|error| error.to_string()),
     }

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use pingora_core::protocols::tls::CaType;
 use serde_json::Value;
 
 use super::plugins::PluginSet;
@@ -17,6 +18,7 @@ use super::{
     routes, upstreams,
 };
 use crate::clock::Clock;
+use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE};
 use crate::config::resource::{Item, KeepalivePoolConfig, PluginSetConfig};
 use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -25,7 +27,7 @@ use crate::plugins::{Chain, Plugin};
 use crate::routing::{Router, RouterMode};
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::SniStore;
+use crate::tls::{CaBundle, CertificateError, SniStore};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -72,15 +74,29 @@ pub struct Compilation<'a> {
     pub now: SystemTime,
     /// Enabled plugins of this document.
     plugins: Option<HashSet<String>>,
-    metadata: HashMap<Arc<str>, Metadata>,
+    metadata: HashMap<Arc<str>, Resolved>,
+    /// Settings of `config.yaml` that hold references, by dotted path.
+    settings: HashMap<Arc<str>, Resolved>,
+    /// Trust of verified upstreams that name none, where it is a reference.
+    pub(super) trust: Option<Trust>,
 }
 
-/// One plugin's metadata.
-struct Metadata {
+/// A trust store out of a reference; without a value nothing is trusted.
+pub(super) struct Trust {
+    /// Changes with the value.
+    pub stamp: u64,
+    /// The certificates; `None` where there is no usable value.
+    pub ca: Option<Arc<CaType>>,
+}
+
+/// Plugin metadata, or a setting of `config.yaml`, with values in place.
+struct Resolved {
     /// Changes with the declaration and the values it refers to.
     stamp: u64,
     /// `None` where a reference has no value.
     values: Option<substitute::Substituted>,
+    /// Whether it holds references at all.
+    refers: bool,
 }
 
 /// Where findings about one object go.
@@ -125,11 +141,34 @@ impl Compilation<'_> {
         }
     }
 
-    /// Changes with the plugin's metadata and whether the plugin is enabled.
+    /// The plugin's `plugin_attr`, values in place; `None` where a reference in it has no value.
+    #[must_use]
+    pub fn attr(&self, name: &str) -> Option<&Value> {
+        match self.settings.get(&*attr_id(name)) {
+            None => Some(self.env.plugin_attr.get(name).unwrap_or(&Value::Null)),
+            Some(attr) => attr.values.as_ref().map(|values| values.expose()),
+        }
+    }
+
+    /// Whether values of references stand in what the plugin shares with its other users.
+    #[must_use]
+    pub fn shares_values(&self, name: &str) -> bool {
+        let metadata = self.metadata.get(name);
+        metadata.is_some_and(|metadata| metadata.refers)
+            || self.settings.contains_key(&*attr_id(name))
+    }
+
+    /// Changes with the plugin's metadata, its `plugin_attr`, and whether the plugin is enabled.
     #[must_use]
     pub fn plugin_stamp(&self, name: &str) -> u64 {
         let metadata = self.metadata.get(name).map_or(0, |metadata| metadata.stamp);
-        metadata ^ u64::from(self.plugin_enabled(name))
+        let attr = if self.settings.is_empty() {
+            0
+        } else {
+            let attr = self.settings.get(&*attr_id(name));
+            attr.map_or(0, |attr| attr.stamp.rotate_left(1))
+        };
+        metadata ^ attr ^ u64::from(self.plugin_enabled(name))
     }
 
     /// Changes with the declaration and the secrets of an `ssls` item that an upstream names.
@@ -193,6 +232,9 @@ pub fn compile(
     now: SystemTime,
 ) -> Snapshot {
     let mut diagnostics = documents.diagnostics.clone();
+    let metadata = metadata(documents, view, env, &mut diagnostics);
+    let settings = settings(documents, view, env, &mut diagnostics);
+    let trust = trust(documents, &settings, &mut diagnostics);
     let run = Compilation {
         env,
         documents,
@@ -203,7 +245,9 @@ pub fn compile(
             .plugins
             .as_ref()
             .map(|names| names.iter().cloned().collect()),
-        metadata: metadata(documents, view, env, &mut diagnostics),
+        metadata,
+        settings,
+        trust,
     };
     // Of documents that were compiled before, only what holds a changed value can differ.
     let same = previous.filter(|previous| previous.of.is(&documents.identity));
@@ -391,30 +435,98 @@ fn metadata(
     view: &View,
     env: &CompileEnv,
     diagnostics: &mut Vec<Diagnostic>,
-) -> HashMap<Arc<str>, Metadata> {
-    let mut metadata = HashMap::new();
-    for item in &documents.plugin_metadata {
-        let mut stamp = env.hasher.build_hasher();
-        item.fingerprint.hash(&mut stamp);
-        substitute::stamp(&item.value, view, &mut stamp);
-        let values = substitute::substitute((*item.value).clone(), view).map_err(|missing| {
-            let (severity, code, message) = unresolved(&missing, documents);
+) -> HashMap<Arc<str>, Resolved> {
+    let of = |item: &Item<Value>| {
+        resolve(item, documents, view, env, |found| {
             diagnostics.push(Diagnostic {
-                severity,
-                code,
-                place: documents.places.locate(&item.place, &missing.field),
+                place: documents.places.locate(&item.place, &found.field),
                 object: format!("plugin_metadata/{}", item.id),
-                field: missing.field,
-                message,
+                ..found
             });
+        })
+    };
+    documents.plugin_metadata.iter().map(of).collect()
+}
+
+fn settings(
+    documents: &Documents,
+    view: &View,
+    env: &CompileEnv,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> HashMap<Arc<str>, Resolved> {
+    let of = |item: &Item<Value>| {
+        resolve(item, documents, view, env, |found| {
+            let field = plugins::join(&item.id, &found.field);
+            diagnostics.push(Diagnostic { field, ..found });
+        })
+    };
+    documents.settings.iter().map(of).collect()
+}
+
+/// Puts values into a declaration. Its finding has the item's place and the field inside it.
+fn resolve(
+    item: &Item<Value>,
+    documents: &Documents,
+    view: &View,
+    env: &CompileEnv,
+    tell: impl FnOnce(Diagnostic),
+) -> (Arc<str>, Resolved) {
+    let mut stamp = env.hasher.build_hasher();
+    item.fingerprint.hash(&mut stamp);
+    substitute::stamp(&item.value, view, &mut stamp);
+    let values = substitute::substitute((*item.value).clone(), view).map_err(|missing| {
+        let (severity, code, message) = unresolved(&missing, documents);
+        tell(Diagnostic {
+            severity,
+            code,
+            place: item.place.clone(),
+            object: String::new(),
+            field: missing.field,
+            message,
         });
-        let metadatum = Metadata {
-            stamp: stamp.finish(),
-            values: values.ok(),
+    });
+    let resolved = Resolved {
+        stamp: stamp.finish(),
+        values: values.ok(),
+        refers: substitute::has_references(&item.value),
+    };
+    (Arc::clone(&item.id), resolved)
+}
+
+fn trust(
+    documents: &Documents,
+    settings: &HashMap<Arc<str>, Resolved>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Option<Trust> {
+    let resolved = settings.get(TRUSTED_CERTIFICATE)?;
+    let pem = resolved.values.as_ref();
+    let bundle = pem.and_then(|pem| {
+        let text = pem.expose().as_str().unwrap_or_default();
+        let told = |error: CertificateError| {
+            let item = documents.settings.iter();
+            let mut item = item.filter(|item| &*item.id == TRUSTED_CERTIFICATE);
+            diagnostics.push(Diagnostic {
+                severity: Severity::Error,
+                code: "certificate",
+                place: item
+                    .next()
+                    .map(|item| item.place.clone())
+                    .unwrap_or_default(),
+                object: String::new(),
+                field: TRUSTED_CERTIFICATE.to_owned(),
+                message: format!("{error}; verified upstreams that name no ca_certs refuse"),
+            });
         };
-        metadata.insert(Arc::clone(&item.id), metadatum);
-    }
-    metadata
+        CaBundle::parse(text.as_bytes()).map_err(told).ok()
+    });
+    Some(Trust {
+        stamp: resolved.stamp,
+        ca: bundle.map(|bundle| bundle.for_upstream()),
+    })
+}
+
+fn attr_id(plugin: &str) -> String {
+    format!("{PLUGIN_ATTR}{plugin}")
 }
 
 fn collect_findings(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {

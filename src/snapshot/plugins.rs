@@ -71,10 +71,13 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
     let field = format!("plugins.{name}");
     let (ordinal, def) = known(name, &field, scope)?;
     let invalid = |scope: &mut Scope<'_>, code, error: &BuildError| {
-        scope.error(code, &at(&field, error), &failed(name, error));
+        let message = substitute::told(&failed(name, error), &settings.json(), scope.run.view);
+        scope.error(code, &at(&field, error), &message);
     };
     let json = settings.json();
     let has_references = substitute::has_references(&json);
+    let meta_refers = json.get("_meta").is_some_and(substitute::has_references);
+    let values_of_others = scope.run.shares_values(def.name);
     let values = match substitute::substitute(json, scope.run.view) {
         Ok(values) => values,
         Err(missing) => {
@@ -93,17 +96,32 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
         }
     };
     // Values are in place in `_meta` too: the text of a reference is never compared or sent.
-    let meta =
-        Meta::parse(values.expose()).map_err(|error| invalid(scope, "plugin-config", &error))?;
+    let meta = match Meta::parse(values.expose()) {
+        Ok(meta) => meta,
+        Err(error) if meta_refers => {
+            invalid(scope, "secret-value", &error);
+            let refusing = Plugin::refusing(ordinal, def, Meta::default());
+            return Ok((def, Arc::new(refusing), Vec::new()));
+        }
+        Err(error) => return Err(invalid(scope, "plugin-config", &error)),
+    };
     if let Some(problem) = &meta.filter_problem {
-        scope.warn("plugin-meta", &format!("{field}._meta.filter"), problem);
+        let error = BuildError::invalid("_meta.filter", problem);
+        if meta_refers {
+            // A filter out of a value that is none must not make the plugin run everywhere.
+            invalid(scope, "secret-value", &error);
+            let refusing = Plugin::refusing(ordinal, def, Meta::default());
+            return Ok((def, Arc::new(refusing), Vec::new()));
+        }
+        scope.warn("plugin-meta", &at(&field, &error), problem);
     }
     let owner = Owner::new(scope.owner);
     let built = build_hooks(def, values.expose(), &owner, scope);
     if meta.disable {
         // Its configuration may be wrong: it does not run (`spec/00` §1.3).
         if let Built::Invalid(error) = &built {
-            scope.warn("plugin-config", &at(&field, error), &failed(name, error));
+            let message = substitute::told(&failed(name, error), &settings.json(), scope.run.view);
+            scope.warn("plugin-config", &at(&field, error), &message);
         }
         let idle = Plugin::new(ordinal, def, meta, Hooks::default());
         return Ok((def, Arc::new(idle), Vec::new()));
@@ -128,7 +146,7 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
             let refusing = Plugin::refusing(ordinal, def, meta);
             Ok((def, Arc::new(refusing), Vec::new()))
         }
-        Built::Invalid(error) if has_references => {
+        Built::Invalid(error) if has_references || values_of_others => {
             // The value a reference brought does not fit; only its user refuses.
             invalid(scope, "secret-value", &error);
             let refusing = Plugin::refusing(ordinal, def, meta);
@@ -222,11 +240,9 @@ fn build_credential(
             data: Some(data).filter(|data| !data.is::<()>()),
         })),
         Err(error) if has_references => {
-            scope.error(
-                "secret-value",
-                &at(field, &error),
-                &failed(def.name, &error),
-            );
+            let message = failed(def.name, &error);
+            let message = substitute::told(&message, &settings.json(), scope.run.view);
+            scope.error("secret-value", &at(field, &error), &message);
             Ok(None)
         }
         Err(error) => {
@@ -265,7 +281,7 @@ fn known(
 /// What became of a plugin's configuration.
 enum Built {
     Hooks(Hooks),
-    /// A reference in the plugin's metadata has no value; it was reported there.
+    /// A reference in the plugin's metadata or `plugin_attr` has no value; it was reported there.
     NoMetadata,
     Invalid(BuildError),
 }
@@ -290,13 +306,14 @@ fn shared(name: &str, settings: &Settings, plugin: Plugin, scope: &Scope<'_>) ->
 
 fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'_>) -> Built {
     let env = scope.run.env;
-    let Some(metadata) = scope.run.metadata(def.name) else {
+    let shared = scope.run.metadata(def.name).zip(scope.run.attr(def.name));
+    let Some((metadata, attr)) = shared else {
         return Built::NoMetadata;
     };
     let ctx = BuildCtx {
         owner,
         metadata,
-        attr: env.plugin_attr.get(def.name).unwrap_or(&Value::Null),
+        attr,
         https_ports: &env.https_ports,
         metrics: &env.metrics,
         kept: &env.kept,
@@ -318,7 +335,8 @@ fn at(field: &str, error: &BuildError) -> String {
     join(field, &error.field)
 }
 
-fn join(field: &str, inner: &str) -> String {
+/// A field's path and a path inside it, as one.
+pub(super) fn join(field: &str, inner: &str) -> String {
     if inner.is_empty() {
         return field.to_owned();
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use zeroize::Zeroize;
 
-use crate::config::resource::Settings;
+use crate::config::resource::{Pem, Settings};
 use crate::secrets::{Reference, Resolved, Unresolved, View};
 
 /// Calls `found` with every reference in `json`, at any depth.
@@ -63,6 +63,27 @@ pub struct Missing {
     /// Why.
     #[source]
     pub why: Unresolved,
+    /// It stands where a name is expected, so that no value could ever mend it.
+    pub is_name: bool,
+}
+
+impl Missing {
+    fn new(field: &str, reference: &str, why: Unresolved) -> Self {
+        Self {
+            field: field.to_owned(),
+            reference: reference.into(),
+            why,
+            is_name: false,
+        }
+    }
+
+    fn name(field: &str, reference: &str) -> Self {
+        let why = Unresolved::because("a reference stands for a value, never for a name");
+        Self {
+            is_name: true,
+            ..Self::new(field, reference, why)
+        }
+    }
 }
 
 /// JSON whose references were replaced by values. Wiped on drop; never printed.
@@ -123,14 +144,51 @@ pub fn text<'a>(text: &'a str, field: &str, view: &'a View) -> Result<&'a [u8], 
         return Ok(text.as_bytes());
     }
     match view.resolve(text) {
+        // A value that is a reference was put there by mistake: nobody follows it, and its text
+        // is no value.
+        Ok(Resolved { value, .. }) if value.expose_str().is_some_and(Reference::is_reference) => {
+            let why = Unresolved::because("the value is itself a reference");
+            Err(Missing::new(field, text, why))
+        }
         Ok(Resolved { value, .. }) => Ok(value.expose()),
-        Err(why) => Err(Missing {
-            field: field.to_owned(),
-            reference: text.into(),
-            why,
-        }),
+        Err(why) => Err(Missing::new(field, text, why)),
     }
 }
+
+/// PEM out of one string: itself, or what its reference is worth. The bounds of literals hold for
+/// values too.
+///
+/// # Errors
+/// It is a reference without a value (outer), or the value is out of bounds (inner).
+pub fn pem<'a>(
+    text: &'a str,
+    kind: Pem,
+    field: &str,
+    view: &'a View,
+) -> Result<Result<&'a [u8], String>, Missing> {
+    let value = self::text(text, field, view)?;
+    Ok(kind.check(value).map(|()| value))
+}
+
+/// A message about settings whose references were replaced, as it may be told. Builders name what
+/// they expected; should one repeat a value all the same, that is cut off here.
+#[must_use]
+pub fn told(message: &str, settings: &Value, view: &View) -> String {
+    let mut repeats = false;
+    visit(settings, &mut |reference| {
+        let value = view.resolve(reference).ok();
+        let value = value.and_then(|resolved| resolved.value.expose_str());
+        repeats |= value
+            .is_some_and(|value| value.len() >= SHORTEST_SECRET && message.contains(value.trim()));
+    });
+    if repeats {
+        return "the value does not fit".to_owned();
+    }
+    message.to_owned()
+}
+
+/// Shorter values occur in any text.
+const SHORTEST_SECRET: usize = 4;
 
 fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Option<Missing>) {
     let length = path.len();
@@ -139,14 +197,8 @@ fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Optio
             match self::text(text, path, view).map(std::str::from_utf8) {
                 Ok(Ok(value)) => *text = value.to_owned(),
                 Ok(Err(_)) => {
-                    let why = Unresolved {
-                        reason: "the value is not text".into(),
-                    };
-                    *missing = Some(Missing {
-                        field: path.clone(),
-                        reference: text.as_str().into(),
-                        why,
-                    });
+                    let why = Unresolved::because("the value is not text");
+                    *missing = Some(Missing::new(path, text, why));
                 }
                 Err(refused) => *missing = Some(refused),
             }
@@ -173,6 +225,10 @@ fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Optio
                     path.push('.');
                 }
                 path.push_str(name);
+                if Reference::is_reference(name) {
+                    *missing = Some(Missing::name(path, name));
+                    return;
+                }
                 replace(member, view, path, missing);
                 path.truncate(length);
             }
@@ -231,6 +287,30 @@ mod tests {
             panic!("a reference without value must not be substituted");
         };
         assert_eq!(missing.field, "a.b.1");
+    }
+
+    #[test]
+    fn a_reference_as_a_name_and_a_value_that_is_one_are_no_values() {
+        let view = view(&[("$env://K", Some("$ENV://OTHER")), ("$env://N", Some("v"))]);
+        for (json, field, is_name) in [
+            (json!({"a": {"$env://N": 1}}), "a.$env://N", true),
+            (json!([{"$Secret://x": "y"}]), "0.$Secret://x", true),
+            (json!({"a": "$env://K"}), "a", false),
+        ] {
+            let Err(missing) = substitute(json, &view) else {
+                panic!("{field} must be refused");
+            };
+            assert_eq!((&*missing.field, missing.is_name), (field, is_name));
+        }
+    }
+
+    #[test]
+    fn a_message_that_repeats_a_value_is_not_told() {
+        let view = view(&[("$env://K", Some("hunter22\n"))]);
+        let json = json!({"a": ["$env://K"]});
+        let told = told("must be a number, not hunter22", &json, &view);
+        assert_eq!(told, "the value does not fit");
+        assert_eq!(super::told("must be short", &json, &view), "must be short");
     }
 
     #[test]

@@ -9,29 +9,33 @@ use super::compile::{AllUnits, Compilation, Scope};
 use super::substitute;
 use super::unit::Units;
 use crate::config::Documents;
-use crate::config::resource::{UpstreamConfig, UpstreamTlsConfig};
+use crate::config::resource::{Pem, UpstreamConfig, UpstreamTlsConfig};
 use crate::secrets::Reference;
 use crate::tls::{CaBundle, CertifiedKey};
 use crate::upstream::{BuildError, Upstream, UpstreamParts, UpstreamTls};
 
-/// Calls `found` with each reference of an upstream.
-pub(super) fn visit(config: Option<&UpstreamConfig>, found: &mut dyn FnMut(&str)) {
-    for text in config
+/// Calls `found` with field and text of each reference of an upstream.
+pub(super) fn visit(config: Option<&UpstreamConfig>, found: &mut dyn FnMut(&str, &str)) {
+    for (field, text) in config
         .and_then(|config| config.tls.as_ref())
         .into_iter()
         .flat_map(tls_texts)
     {
         if Reference::is_reference(text) {
-            found(text);
+            found(field, text);
         }
     }
 }
 
-fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = &str> {
-    [&tls.client_cert, &tls.client_key, &tls.ca_certs]
+fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = (&'static str, &str)> {
+    let texts = [
+        ("tls.client_cert", &tls.client_cert),
+        ("tls.client_key", &tls.client_key),
+        ("tls.ca_certs", &tls.ca_certs),
+    ];
+    texts
         .into_iter()
-        .flatten()
-        .map(String::as_str)
+        .filter_map(|(field, text)| Some((field, text.as_deref()?)))
 }
 
 /// What an inline upstream or a link to one stands for: changes with either.
@@ -55,7 +59,8 @@ pub(super) fn stamp(
 }
 
 fn hash_tls(tls: &UpstreamTlsConfig, run: &Compilation<'_>, stamp: &mut impl Hasher) {
-    tls_texts(tls).for_each(|text| substitute::stamp_text(text, run.view, stamp));
+    run.trust.as_ref().map(|trust| trust.stamp).hash(stamp);
+    tls_texts(tls).for_each(|(_, text)| substitute::stamp_text(text, run.view, stamp));
     if let Some(id) = &tls.client_cert_id {
         run.ssl_stamp(id).hash(stamp);
     }
@@ -159,16 +164,24 @@ fn material(
     prefix: &str,
     scope: &mut Scope<'_>,
 ) -> Result<UpstreamTls, UpstreamLink> {
-    let ca = match &tls.ca_certs {
-        None => None,
-        Some(text) => {
+    let ca = match (&tls.ca_certs, &scope.run.trust) {
+        (None, None) => None,
+        // It was told where the trust store is declared.
+        (None, Some(trust)) if trust.ca.is_none() && tls.verify == Some(true) => {
+            return Err(UpstreamLink::Refused);
+        }
+        (None, Some(trust)) => trust.ca.clone(),
+        (Some(text), _) => {
             let field = format!("{prefix}tls.ca_certs");
-            let pem = substitute::text(text, &field, scope.run.view).map_err(|missing| {
+            let pem = substitute::pem(text, Pem::Certificate, &field, scope.run.view);
+            let pem = pem.map_err(|missing| {
                 scope.unresolved(&field, &missing);
                 UpstreamLink::Refused
             })?;
-            let bundle = CaBundle::parse(pem).map_err(|error| {
-                scope.error("certificate", &field, &error.to_string());
+            let bundle =
+                pem.and_then(|pem| CaBundle::parse(pem).map_err(|error| error.to_string()));
+            let bundle = bundle.map_err(|error| {
+                scope.error("certificate", &field, &error);
                 UpstreamLink::Refused
             })?;
             Some(bundle.for_upstream())

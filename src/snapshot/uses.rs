@@ -15,7 +15,7 @@ type Holder = u32;
 
 /// Anything that no consumer stands on.
 const REST: Holder = u32::MAX;
-/// Consumer groups and plugin metadata: every consumer may stand on them.
+/// Consumer groups, plugin metadata, settings of `config.yaml`: every consumer may stand on them.
 const BASE: Holder = u32::MAX - 1;
 
 /// Who holds references that changed.
@@ -33,15 +33,16 @@ impl Uses {
     /// The references of these documents.
     pub(super) fn of(documents: &Documents) -> Self {
         let mut uses = Vec::with_capacity(documents.consumers.len() + documents.credentials.len());
-        references::visit_consumers(documents, &mut |row, _, reference| {
-            uses.push((hash(reference), u32::try_from(row).unwrap_or(BASE)));
+        references::consumer_holders(documents, &mut |row, _, holder| {
+            let row = u32::try_from(row).unwrap_or(BASE);
+            holder.references(&mut |reference| uses.push((hash(reference), row)));
         });
-        references::visit_rest(documents, &mut |kind, _, reference| {
-            let holder = match kind {
-                "consumer_groups" | "plugin_metadata" => BASE,
+        references::other_holders(documents, &mut |owner, holder| {
+            let place = match owner.kind {
+                "consumer_groups" | "plugin_metadata" | "config.yaml" => BASE,
                 _ => REST,
             };
-            uses.push((hash(reference), holder));
+            holder.references(&mut |reference| uses.push((hash(reference), place)));
         });
         uses.sort_unstable();
         uses.dedup();

@@ -4,6 +4,7 @@
 
 mod apisix;
 mod claviger;
+mod declared;
 mod listen;
 mod nginx;
 mod plugin_attr;
@@ -19,7 +20,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use apisix::{Apisix, Deployment, HttpRouter, ProxyProtocol, SecretCacheSettings, SslSettings};
-pub use claviger::{Claviger, Limits, LogSettings, SecretSettings};
+pub use claviger::{AuditSettings, Claviger, Limits, LogSettings, ReadyWhen, SecretSettings};
+pub use declared::{AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CERTIFICATE};
 pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};
 pub use plugin_attr::PluginAttr;
@@ -49,6 +51,8 @@ pub struct Bootstrap {
     pub path: PathBuf,
     /// `APISIX_PROFILE`, where it was set.
     pub profile: Option<String>,
+    /// Dotted path and place of each reference.
+    pub references: Vec<(String, At)>,
 }
 
 /// Why there is no bootstrap configuration.
@@ -128,7 +132,10 @@ impl Bootstrap {
             let message = format!("key {} stands twice; the later one is taken", duplicate.key);
             check.warn(duplicate.at, "duplicate-key", message);
         }
-        let mut bootstrap = Self::default();
+        let mut bootstrap = Self {
+            references: declared::references(&mut check, &node),
+            ..Self::default()
+        };
         if node.tree != Tree::Null {
             bootstrap.decode(&mut check, node);
         }

@@ -38,6 +38,11 @@ impl PluginAttr {
         self.0.get(plugin)
     }
 
+    /// Replaces the plugin's settings.
+    pub fn put(&mut self, plugin: &str, settings: Value) {
+        self.0.insert(plugin.to_owned(), settings);
+    }
+
     pub(super) fn decode(&mut self, check: &mut Check, node: Node) {
         entries(check, node, |check, plugin, node| {
             let at = node.at;

@@ -27,13 +27,14 @@ pub use plugins::{PluginMap, PluginSetConfig, Settings};
 pub use proto::ProtoConfig;
 pub use route::{RouteConfig, ServiceConfig};
 pub use secret::SecretConfig;
-pub use shape::Labels;
+pub use shape::{Labels, Pem};
 pub use ssl::{SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
     KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,
     UpstreamTlsConfig,
 };
 
+pub(super) use shape::is_reference;
 use shape::{Head, Shared};
 
 /// One entry of a top-level list that passed its own checks.
@@ -161,6 +162,16 @@ pub(super) fn parse_item(kind: Kind, node: Node, mut check: Check) -> ParsedItem
         declared,
         findings: check.findings.into(),
     }
+}
+
+/// A secret manager that stands outside the resource files: id and declaration.
+pub(super) fn parse_secret(
+    check: &mut Check,
+    entries: Vec<Entry>,
+    at: At,
+) -> (Option<String>, SecretConfig) {
+    let (head, config) = secret::parse(check, entries, at);
+    (head.id, config)
 }
 
 fn parse_object(kind: Kind, check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, Declared) {

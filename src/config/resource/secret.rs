@@ -1,6 +1,8 @@
 //! Secret managers (`spec/00` §6, `spec/01` §2). Their fields are checked by the manager's own
 //! file in `secrets::manager`; here only the id's shape is.
 
+use std::fmt;
+
 use serde_json::{Map, Value};
 
 use super::shape::{self, Head};
@@ -8,7 +10,7 @@ use crate::config::check::Check;
 use crate::config::node::{At, Entry};
 
 /// A `secrets` item: id `<kind>/<name>`, the rest as it stands.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct SecretConfig {
     /// Kind of manager: `vault` `aws` `gcp` `file`.
     pub manager: String,
@@ -16,6 +18,16 @@ pub struct SecretConfig {
     pub name: String,
     /// All other fields.
     pub fields: Value,
+}
+
+impl fmt::Debug for SecretConfig {
+    /// Fields may hold literal tokens.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretConfig")
+            .field("manager", &self.manager)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, SecretConfig) {

@@ -274,24 +274,38 @@ pub(super) fn seconds(check: &mut Check, node: &Node, zero: bool) -> Option<Dura
 
 /// What a PEM text is for, which bounds its length.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Pem {
+pub enum Pem {
     /// A certificate or a bundle: 128–65536 characters.
     Certificate,
     /// A private key: 64–65536 characters.
     Key,
 }
 
+impl Pem {
+    /// Whether a text of this length can be one.
+    ///
+    /// # Errors
+    /// What was expected.
+    pub fn check(self, text: &[u8]) -> Result<(), String> {
+        let min = match self {
+            Self::Certificate => 128,
+            Self::Key => 64,
+        };
+        if (min..=65536).contains(&text.len()) {
+            return Ok(());
+        }
+        Err(format!("expected PEM of {min} to 65536 characters"))
+    }
+}
+
 /// PEM text, or a reference of any length.
 pub(super) fn pem(check: &mut Check, node: Node, pem: Pem) -> Option<String> {
     let at = node.at;
     let text = check.text(node)?;
-    let min = match pem {
-        Pem::Certificate => 128,
-        Pem::Key => 64,
-    };
-    if !is_reference(&text) && !(min..=65536).contains(&text.len()) {
-        let message = format!("expected PEM of {min} to 65536 characters, or a reference");
-        check.error(at, "invalid-value", message);
+    if !is_reference(&text)
+        && let Err(message) = pem.check(text.as_bytes())
+    {
+        check.error(at, "invalid-value", format!("{message}, or a reference"));
         return None;
     }
     Some(text)
@@ -299,9 +313,10 @@ pub(super) fn pem(check: &mut Check, node: Node, pem: Pem) -> Option<String> {
 
 /// Whether the text claims to be a secret reference (`spec/01` §1). References stay plain strings
 /// in this room; only length checks must know them.
-pub(super) fn is_reference(text: &str) -> bool {
-    let env = text
-        .get(..7)
-        .is_some_and(|start| start.eq_ignore_ascii_case("$env://"));
-    env || text.starts_with("$secret://")
+pub(in crate::config) fn is_reference(text: &str) -> bool {
+    let begins = |prefix: &str| {
+        text.get(..prefix.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    begins("$env://") || begins("$secret://")
 }

@@ -12,6 +12,7 @@ use siphasher::sip::SipHasher13;
 use super::{content_hash, files_of, read_bounded};
 use crate::config::Documents;
 use crate::config::assemble::assemble;
+use crate::config::bootstrap::Declared;
 use crate::config::node::At;
 use crate::config::parse::{ParsedFile, SharedEnv, parse_file, process_env, refusal, utf8};
 use crate::config::places::{Places, Retained};
@@ -32,6 +33,8 @@ pub struct SourceOptions {
     pub max_bytes: u64,
     /// Answers `${{VAR}}`. Default: the process's environment.
     pub env: SharedEnv,
+    /// What `config.yaml` adds to the files. Default: nothing.
+    pub declared: Arc<Declared>,
 }
 
 impl Default for SourceOptions {
@@ -39,6 +42,7 @@ impl Default for SourceOptions {
         Self {
             max_bytes: 64 << 20,
             env: process_env(),
+            declared: Arc::default(),
         }
     }
 }
@@ -104,10 +108,10 @@ impl Source {
             HashMap::new()
         };
         let places = Places::new(retained, self.options.env.clone());
-        Ok(Documents {
-            content: content.finish(),
-            ..assemble(&files, places)
-        })
+        let mut documents = assemble(&files, places);
+        documents.content = content.finish();
+        self.options.declared.join(&mut documents);
+        Ok(documents)
     }
 
     fn parse(&self, path: &Path, bytes: &[u8]) -> Result<Parsed, LoadError> {

@@ -27,6 +27,7 @@ fn source(path: &Path) -> Source {
         SourceOptions {
             max_bytes: 1 << 20,
             env: Arc::new(|_| None),
+            ..SourceOptions::default()
         },
     )
 }

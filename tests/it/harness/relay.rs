@@ -21,6 +21,8 @@ pub enum Relaying {
     Never,
     /// The connection is closed.
     Close,
+    /// It gets the manager's answer without its last two bytes, and the connection is closed.
+    Truncated,
 }
 
 #[derive(Debug)]
@@ -112,15 +114,21 @@ fn converse(shared: &Shared, mut client: TcpStream, manager: SocketAddr) {
                 continue;
             }
             Relaying::Close => None,
+            Relaying::Truncated => forward(&request, manager).map(|mut answer| {
+                // Behind the head, so that it is the body that is cut short.
+                answer.truncate(answer.len() - 2);
+                answer
+            }),
         };
         let sent = answer.is_some_and(|bytes| client.write_all(&bytes).is_ok());
-        if !sent || matches!(mode, Relaying::Garbage) {
+        if !sent || matches!(mode, Relaying::Garbage | Relaying::Truncated) {
             return;
         }
     }
 }
 
-fn forward(request: &Message, manager: SocketAddr) -> Option<Vec<u8>> {
+/// The manager's answer to the request, as bytes; `None` where there is none.
+pub(super) fn forward(request: &Message, manager: SocketAddr) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(manager).ok()?;
     let mut head = format!("{}\r\n", request.start);
     for (name, value) in request
@@ -139,7 +147,8 @@ fn forward(request: &Message, manager: SocketAddr) -> Option<Vec<u8>> {
     Some(in_wire_form(answer.word(1).parse().ok()?, &answer.body))
 }
 
-fn in_wire_form(status: u16, body: &[u8]) -> Vec<u8> {
+/// An answer without fields but its length.
+pub(super) fn in_wire_form(status: u16, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n",
         body.len()
