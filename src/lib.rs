@@ -6,7 +6,7 @@
 //! | Layer | Rooms |
 //! |---|---|
 //! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] |
-//! | 1 | [`http`] [`expr`] [`telemetry`] |
+//! | 1 | [`http`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
 //! | 3 | [`tls`] [`upstream`] [`consumer`] [`routing`] |
 //! | 4 | [`plugins`] |
@@ -22,6 +22,7 @@ pub mod kept;
 
 pub mod expr;
 pub mod http;
+pub mod jwt;
 pub mod telemetry;
 
 pub mod config;

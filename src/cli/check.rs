@@ -1,6 +1,6 @@
 //! `claviger check`: what `run` would refuse or warn about, all at once, by the same compilation.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -17,8 +17,9 @@ use crate::config::bootstrap::{Bootstrap, BootstrapError};
 use crate::config::source::{Source, SourceOptions};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::reload;
-use crate::secrets::{Secrets, View};
+use crate::secrets::{ProbeReport, Secrets, View};
 use crate::server;
+use crate::snapshot::graph::{self, Graph};
 use crate::snapshot::{Snapshot, compile, references};
 use crate::telemetry::Metrics;
 
@@ -30,7 +31,8 @@ pub struct CheckArgs {
     /// Resource file or folder.
     #[arg(short, long, value_name = "PATH")]
     resources: Option<PathBuf>,
-    /// Also ask the managers whether every reference has a value. Prints no value.
+    /// Also ask the managers whether every reference would resolve. Reads no value where a manager
+    /// can answer without; a token that may not read values is enough.
     #[arg(long)]
     resolve: bool,
 }
@@ -89,29 +91,53 @@ pub(super) enum Checked {
 
 /// A compiled configuration that serves nothing.
 pub(super) struct Compiled {
+    pub(super) documents: Documents,
     pub(super) snapshot: Snapshot,
-    pub(super) secrets: Arc<Secrets>,
-    pub(super) users: HashMap<Arc<str>, Vec<Arc<str>>>,
-    managers: Vec<Diagnostic>,
-    resolved: bool,
+    pub(super) graph: Graph,
+    /// What the managers said, where they were asked. Sorted by reference.
+    pub(super) probes: Option<Vec<ProbeReport>>,
+    /// Findings about managers.
+    pub(super) managers: Vec<Diagnostic>,
 }
 
 impl Compiled {
-    /// All findings. Where values were not asked for, their absence is none.
+    /// All findings. Where managers were not asked, references without value are none.
     pub(super) fn diagnostics(&self) -> Vec<Diagnostic> {
-        let mut all = self.managers.clone();
-        for diagnostic in &self.snapshot.diagnostics {
-            let about_value = diagnostic.code == references::UNRESOLVED;
-            match (about_value, self.resolved) {
-                (true, false) => {}
-                (true, true) => all.push(Diagnostic {
-                    severity: Severity::Error,
-                    ..diagnostic.clone()
-                }),
-                (false, _) => all.push(diagnostic.clone()),
-            }
-        }
-        all
+        let asked = self.probes.is_some();
+        let of_compile = self.snapshot.diagnostics.iter().filter(|found| {
+            // What was asked is told below, for every place a reference stands in.
+            let about_value = if asked {
+                references::is_about_value(found.code)
+            } else {
+                found.code == references::UNRESOLVED
+            };
+            !about_value
+        });
+        let mut all: Vec<_> = of_compile.cloned().collect();
+        all.extend(self.unresolved());
+        all.sort_by(|a, b| {
+            let place = |d: &Diagnostic| (d.place.line, d.place.column);
+            let files = a.place.file.cmp(&b.place.file);
+            files.then_with(|| place(a).cmp(&place(b)))
+        });
+        self.managers.iter().cloned().chain(all).collect()
+    }
+
+    /// What the managers said no to. Managers' own fields are told where they are declared.
+    fn unresolved(&self) -> impl Iterator<Item = Diagnostic> {
+        let uses = self.graph.uses.iter();
+        let uses = uses.filter(|one| !one.object.starts_with("secrets/"));
+        uses.filter_map(|one| {
+            let fault = self.probe(&one.reference)?.result.as_ref().err()?;
+            Some(one.finding(&fault.to_string(), &self.documents))
+        })
+    }
+
+    /// What its manager said of a reference.
+    pub(super) fn probe(&self, reference: &str) -> Option<&ProbeReport> {
+        let probes = self.probes.as_ref()?;
+        let at = probes.binary_search_by(|report| (*report.reference).cmp(reference));
+        probes.get(at.ok()?)
     }
 }
 
@@ -140,38 +166,33 @@ impl Checked {
             .enable_all()
             .build();
         let runtime = runtime.context("cannot start a runtime")?;
-        let users = references::users(&documents);
-        let (view, managers) = runtime.block_on(view(
-            &documents,
-            &secrets,
-            &users,
-            resolve,
-            bootstrap.claviger.secrets.load_wait,
-        ));
+        let graph = Graph::of(&documents);
+        let managers = reload::configure(&documents, &secrets, None);
+        let (view, probes) = if resolve {
+            let (view, probes) = runtime.block_on(ask(&secrets, &graph));
+            (view, Some(probes))
+        } else {
+            (View::default(), None)
+        };
         let snapshot = compile::compile(&documents, &view, None, &env, clock.wall());
         Ok(Self::Compiled(Box::new(Compiled {
+            documents,
             snapshot,
-            secrets,
-            users,
+            graph,
+            probes,
             managers,
-            resolved: resolve,
         })))
     }
 }
 
-async fn view(
-    documents: &Documents,
-    secrets: &Arc<Secrets>,
-    users: &HashMap<Arc<str>, Vec<Arc<str>>>,
-    resolve: bool,
-    wait: Duration,
-) -> (View, Vec<Diagnostic>) {
-    let problems = reload::configure(documents, secrets);
-    if !resolve {
-        return (View::default(), problems);
-    }
-    let references = users.keys().cloned().collect();
-    (secrets.ensure(&references, wait).await, problems)
+/// Asks the managers about every reference. Values come from the environment alone: it is at hand,
+/// so that what it holds is checked by the rules of literals too.
+async fn ask(secrets: &Arc<Secrets>, graph: &Graph) -> (View, Vec<ProbeReport>) {
+    let references: BTreeSet<_> = graph.by_reference().into_keys().cloned().collect();
+    let of_env = |reference: &&Arc<str>| graph::manager_of(reference) == Some("env");
+    let env = references.iter().filter(of_env).cloned().collect();
+    let view = secrets.ensure(&env, Duration::ZERO).await;
+    (view, secrets.probe(&references).await)
 }
 
 fn report(findings: &[Diagnostic]) -> anyhow::Result<ExitCode> {

@@ -1,15 +1,21 @@
-//! `claviger explain`: which object uses which reference, and what state it is in. Asks the
-//! managers, prints no value.
+//! `claviger explain`: the reference graph. Which object uses which reference, through which
+//! manager, what state it is in, and what refuses without it. Asks the managers, reads no value
+//! where they can answer without, prints none.
 
-use std::io::Write as _;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
+use serde_json::{Value, json};
 
 use super::ConfigArgs;
-use super::check::Checked;
+use super::check::{Checked, Compiled};
 use super::run::load;
+use crate::secrets::{Presumed, ProbeReport};
+use crate::snapshot::graph::{self, Use, manager_of};
 
 /// Arguments of `claviger explain`.
 #[derive(Debug, Clone, Args)]
@@ -19,12 +25,15 @@ pub struct ExplainArgs {
     /// Resource file or folder.
     #[arg(short, long, value_name = "PATH")]
     resources: Option<PathBuf>,
-    /// Only this object (`routes/1`) or this reference.
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Only this object (`routes/1`), this manager (`secrets/vault/main`) or this reference.
     #[arg(value_name = "ID or $REFERENCE")]
     about: Option<String>,
 }
 
-/// Prints the references in use with their users.
+/// Prints the graph, or the part of it that was asked for.
 ///
 /// # Errors
 /// The configuration cannot be read, or output cannot be written.
@@ -42,46 +51,249 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         }
         Checked::Compiled(compiled) => compiled,
     };
-    let wanted = |about: &str, users: &[std::sync::Arc<str>]| match args.about.as_deref() {
-        None => true,
-        Some(asked) => asked == about || users.iter().any(|user| **user == *asked),
-    };
-    for reference in compiled.secrets.report() {
-        let users = compiled
-            .users
-            .get(&reference.reference)
-            .map_or(&[][..], Vec::as_slice);
-        if !wanted(&reference.reference, users) {
-            continue;
+    let explained = Explained::of(&compiled, args.about.as_deref());
+    if args.json {
+        writeln!(out, "{:#}", explained.json())?;
+    } else {
+        explained.write(&mut out)?;
+    }
+    let known = args.about.is_none() || !explained.is_empty();
+    Ok(if known {
+        ExitCode::SUCCESS
+    } else {
+        writeln!(
+            std::io::stderr(),
+            "claviger: nothing of that name uses, keeps or is a reference"
+        )?;
+        ExitCode::FAILURE
+    })
+}
+
+/// The part of the graph that is told.
+struct Explained<'a> {
+    compiled: &'a Compiled,
+    managers: Vec<Manager<'a>>,
+    references: Vec<(&'a ProbeReport, Vec<&'a Use>)>,
+    /// Everything was asked for.
+    whole: bool,
+}
+
+/// A manager, declared or merely named.
+struct Manager<'a> {
+    id: &'a str,
+    declared: bool,
+    /// Why it is refused.
+    problem: Option<&'a str>,
+    uses: Vec<&'a Use>,
+    documents: usize,
+    /// References among its own fields.
+    refers: Vec<&'a Use>,
+}
+
+impl<'a> Explained<'a> {
+    fn of(compiled: &'a Compiled, about: Option<&str>) -> Self {
+        let by_reference = compiled.graph.by_reference();
+        let wanted = |reference: &str, uses: &[&Use]| match about {
+            None => true,
+            Some(about) => {
+                let manager = manager_of(reference);
+                let of_manager = manager == Some(about.strip_prefix("secrets/").unwrap_or(about));
+                about == reference || of_manager || uses.iter().any(|one| *one.object == *about)
+            }
+        };
+        let references: Vec<_> = by_reference
+            .into_iter()
+            .filter(|(reference, uses)| wanted(reference, uses))
+            .filter_map(|(reference, uses)| Some((compiled.probe(reference)?, uses)))
+            .collect();
+        let named = references
+            .iter()
+            .filter_map(|(report, _)| manager_of(&report.reference));
+        let mut named: BTreeSet<&str> = named.filter(|id| *id != "env").collect();
+        let declared = compiled.documents.secrets.iter().map(|item| &*item.id);
+        named.extend(declared.filter(|id| {
+            about.is_none_or(|about| about == *id || about.strip_prefix("secrets/") == Some(*id))
+        }));
+        let by_manager = compiled.graph.by_manager();
+        let manager = |id| Manager::of(id, compiled, &by_manager);
+        Self {
+            compiled,
+            managers: named.into_iter().map(manager).collect(),
+            references,
+            whole: about.is_none(),
         }
-        writeln!(out, "{}", reference.reference)?;
+    }
+
+    fn is_empty(&self) -> bool {
+        self.managers.is_empty() && self.references.is_empty()
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        for manager in &self.managers {
+            manager.write(out)?;
+        }
+        for (report, uses) in &self.references {
+            writeln!(out, "{}", report.reference)?;
+            writeln!(out, "  {}", place_and_state(report))?;
+            for one in uses {
+                let required = if one.required { "" } else { "not in use; " };
+                writeln!(
+                    out,
+                    "  used by {} {} ({required}without it: {})",
+                    one.object, one.field, one.consequence
+                )?;
+            }
+        }
+        if !self.whole {
+            return Ok(());
+        }
+        for (kind, count) in self.counts() {
+            writeln!(out, "{kind}: {count} declared")?;
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let references = self.references.iter();
+        let mut json = json!({
+            "managers": self.managers.iter().map(Manager::json).collect::<Vec<_>>(),
+            "references": references.map(|(report, uses)| reference_json(report, uses))
+                .collect::<Vec<_>>(),
+        });
+        if self.whole {
+            json["objects"] = json!(self.counts());
+        }
+        json
+    }
+
+    /// Declared objects, by kind.
+    fn counts(&self) -> BTreeMap<&str, usize> {
+        let counts = self.compiled.snapshot.counts.iter();
+        counts.map(|(kind, count)| (*kind, count.items)).collect()
+    }
+}
+
+impl<'a> Manager<'a> {
+    fn of(id: &'a str, compiled: &'a Compiled, users: &BTreeMap<&str, Vec<&'a Use>>) -> Self {
+        let object = format!("secrets/{id}");
+        let uses = users.get(id).cloned().unwrap_or_default();
+        let documents: BTreeSet<&Arc<str>> = uses
+            .iter()
+            .filter_map(|one| Some(&compiled.probe(&one.reference)?.path))
+            .collect();
+        let refused = |found: &&crate::diagnostic::Diagnostic| found.object == object;
+        let own = compiled.graph.uses.iter();
+        Self {
+            id,
+            declared: compiled
+                .documents
+                .secrets
+                .iter()
+                .any(|item| *item.id == *id),
+            problem: compiled
+                .managers
+                .iter()
+                .find(refused)
+                .map(|found| &*found.message),
+            documents: documents.len(),
+            refers: own.filter(|one| *one.object == *object).collect(),
+            uses,
+        }
+    }
+
+    fn references(&self) -> usize {
+        let references: BTreeSet<_> = self.uses.iter().map(|one| &one.reference).collect();
+        references.len()
+    }
+
+    fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
+        let (references, documents) = (self.references(), self.documents);
         write!(
             out,
-            "  manager {}, path {}, {:?}",
-            reference.manager, reference.path, reference.state
+            "secrets/{}: {references} references into {documents} documents",
+            self.id
         )?;
-        if let Some(version) = &reference.manager_version {
-            write!(out, ", version {version}")?;
-        }
-        if let Some(age) = reference.age {
-            write!(out, ", {} s old", age.as_secs())?;
-        }
-        if let Some(reason) = &reference.reason {
-            write!(out, ": {reason}")?;
+        if !self.uses.is_empty() {
+            write!(out, ", used by {}", graph::users(&self.uses))?;
         }
         writeln!(out)?;
-        for user in users {
-            writeln!(out, "  used by {user}")?;
+        if !self.declared {
+            writeln!(out, "  is not declared")?;
+        } else if let Some(problem) = self.problem {
+            writeln!(out, "  is refused: {problem}")?;
+        }
+        for one in &self.refers {
+            writeln!(out, "  its field {} is {}", one.field, one.reference)?;
+        }
+        Ok(())
+    }
+
+    fn json(&self) -> Value {
+        let objects: BTreeSet<&str> = self.uses.iter().map(|one| &*one.object).collect();
+        let refers = self.refers.iter();
+        json!({
+            "id": self.id,
+            "declared": self.declared,
+            "problem": self.problem,
+            "references": self.references(),
+            "documents": self.documents,
+            "users": objects,
+            "refers_to": refers
+                .map(|one| json!({"field": one.field, "reference": &*one.reference}))
+                .collect::<Vec<_>>(),
+        })
+    }
+}
+
+fn place_and_state(report: &ProbeReport) -> String {
+    let mut text = String::new();
+    if !report.manager.is_empty() {
+        text = format!("manager {}", report.manager);
+    }
+    for (word, part) in [("path", &report.path), ("field", &report.field)] {
+        if !part.is_empty() {
+            text.push_str(&format!(", {word} {part}"));
         }
     }
-    let mut kinds: Vec<_> = compiled.snapshot.counts.iter().collect();
-    kinds.sort_unstable_by_key(|(kind, _)| **kind);
-    for (kind, count) in kinds {
-        writeln!(
-            out,
-            "{kind}: {} declared, {} refusing",
-            count.items, count.refused
-        )?;
+    if let Some(version) = &report.version {
+        text.push_str(&format!(", version {version}"));
     }
-    Ok(ExitCode::SUCCESS)
+    let state = match &report.result {
+        Ok(Presumed::Value) => ": present".to_owned(),
+        Ok(Presumed::Document) => {
+            ": the document is present; its fields cannot be told without reading the value"
+                .to_owned()
+        }
+        Err(fault) => format!(": refused: {fault}"),
+    };
+    text.push_str(&state);
+    text.trim_start_matches([':', ' ', ',']).to_owned()
+}
+
+fn reference_json(report: &ProbeReport, uses: &[&Use]) -> Value {
+    let (state, step, reason) = match &report.result {
+        Ok(Presumed::Value) => ("present", None, None),
+        Ok(Presumed::Document) => ("document_present", None, None),
+        Err(fault) => (
+            "refused",
+            fault.step.map(|step| step.as_str()),
+            Some(&*fault.why),
+        ),
+    };
+    json!({
+        "reference": &*report.reference,
+        "manager": &*report.manager,
+        "path": &*report.path,
+        "field": &*report.field,
+        "version": report.version.as_deref(),
+        "state": state,
+        "step": step,
+        "reason": reason,
+        "users": uses.iter().map(|one| json!({
+            "object": &*one.object,
+            "field": one.field,
+            "required": one.required,
+            "without": one.consequence,
+        })).collect::<Vec<_>>(),
+    })
 }

@@ -18,7 +18,7 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{ManagerProblem, ManagerSpec, Secrets, View};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, CompileEnv};
-use crate::snapshot::references;
+use crate::snapshot::{graph, references};
 
 pub use publish::SnapshotCell;
 pub use status::{Status, StatusReport};
@@ -74,7 +74,7 @@ impl Reload {
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
-        let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
+        let view = ensure(&self.documents, None, &self.secrets, self.load_wait).await;
         self.publish(view, Trigger::Source).await;
     }
 
@@ -109,8 +109,9 @@ impl Reload {
         match blocking(load).await {
             Ok(documents) if documents.content == self.documents.content => self.keep(),
             Ok(documents) => {
-                self.documents = Arc::new(documents);
-                let view = ensure(&self.documents, &self.secrets, self.load_wait).await;
+                let before = std::mem::replace(&mut self.documents, Arc::new(documents));
+                let before = Some(&*before);
+                let view = ensure(&self.documents, before, &self.secrets, self.load_wait).await;
                 self.publish(view, Trigger::Source).await;
             }
             Err(error) => self.reject(&error),
@@ -179,17 +180,27 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 /// Makes the documents' references the ones in use and waits for their values.
-async fn ensure(documents: &Documents, secrets: &Arc<Secrets>, wait: Duration) -> View {
-    for finding in configure(documents, secrets) {
+async fn ensure(
+    documents: &Documents,
+    before: Option<&Documents>,
+    secrets: &Arc<Secrets>,
+    wait: Duration,
+) -> View {
+    for finding in configure(documents, secrets, before) {
         log::error!("{finding}");
     }
     let references: BTreeSet<Arc<str>> = references::references(documents);
     secrets.ensure(&references, wait).await
 }
 
-/// Declares the documents' managers to the secrets. Returns those that cannot be used.
+/// Declares the documents' managers to the secrets. Returns those that cannot be used, and those
+/// that are used and not declared (any more than in the configuration `before`).
 #[must_use]
-pub fn configure(documents: &Documents, secrets: &Secrets) -> Vec<Diagnostic> {
+pub fn configure(
+    documents: &Documents,
+    secrets: &Secrets,
+    before: Option<&Documents>,
+) -> Vec<Diagnostic> {
     let located = |problem: ManagerProblem| {
         let item = documents.secrets.iter().find(|item| item.id == problem.id);
         Diagnostic {
@@ -204,7 +215,10 @@ pub fn configure(documents: &Documents, secrets: &Secrets) -> Vec<Diagnostic> {
         }
     };
     let problems = secrets.configure(&managers(&documents.secrets));
-    problems.into_iter().map(located).collect()
+    let problems = problems.into_iter().map(located);
+    problems
+        .chain(graph::undeclared_managers(documents, before))
+        .collect()
 }
 
 /// Managers as the secrets room takes them.

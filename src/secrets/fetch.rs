@@ -12,14 +12,16 @@ use super::Secrets;
 use super::cache::{Answer, Job};
 use super::manager::{FetchError, Manager, Read};
 use super::refresh::{Schedule, back_off};
+use super::report::CircuitState;
 
 /// A manager that was accepted, and what its reads share.
 pub(super) struct Runner {
     pub(super) id: Arc<str>,
     pub(super) manager: Box<dyn Manager>,
     pub(super) schedule: Schedule,
-    permits: Semaphore,
+    pub(super) permits: Semaphore,
     circuit: Mutex<Circuit>,
+    last_error: Mutex<Option<&'static str>>,
     /// The manager's watch saw a change.
     pub(super) touched: AtomicBool,
 }
@@ -37,12 +39,29 @@ impl Runner {
             schedule,
             permits: Semaphore::new(concurrency.clamp(1, Semaphore::MAX_PERMITS)),
             circuit: Mutex::default(),
+            last_error: Mutex::default(),
             touched: AtomicBool::new(false),
         }
     }
 
-    pub(super) fn is_open(&self) -> bool {
-        self.circuit().open_until.is_some()
+    pub(super) fn circuit_state(&self) -> CircuitState {
+        self.circuit().state()
+    }
+
+    /// Kind of the newest error of a read.
+    pub(super) fn last_error(&self) -> Option<&'static str> {
+        *self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_error(&self, error: &FetchError) {
+        let mut last = self
+            .last_error
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *last = Some(error.kind());
     }
 
     /// Why it does not answer, when it does not.
@@ -50,6 +69,13 @@ impl Runner {
         let circuit = self.circuit();
         circuit.open_until?;
         circuit.reason.clone()
+    }
+
+    /// Starts the manager's work beside the reads, on the runtime of the caller. It ends when the
+    /// guard is dropped.
+    pub(super) fn tend(self: &Arc<Self>) -> Tending {
+        let runner = Arc::clone(self);
+        Tending(tokio::spawn(async move { runner.manager.tend().await }))
     }
 
     /// Starts the manager's own watch, if it has one. It ends when the guard is dropped.
@@ -65,6 +91,15 @@ impl Runner {
 
     fn circuit(&self) -> MutexGuard<'_, Circuit> {
         self.circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A manager's work beside its reads; aborted when dropped.
+pub(super) struct Tending(tokio::task::JoinHandle<()>);
+
+impl Drop for Tending {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -110,6 +145,7 @@ pub(super) async fn fetch(secrets: Arc<Secrets>, runner: Arc<Runner>, job: Job) 
     let answer = match result {
         Ok(document) => Answer::Found(document),
         Err(error) => {
+            runner.note_error(&error);
             let reason: Arc<str> = error.to_string().into();
             log::debug!(
                 "secret manager {}: {}: {reason}",
@@ -196,6 +232,14 @@ impl Circuit {
             until.max(now + FIRST_PAUSE / 2),
             reason.unwrap_or_else(|| "manager unreachable".into()),
         ))
+    }
+
+    fn state(&self) -> CircuitState {
+        match self.open_until {
+            None => CircuitState::Closed,
+            Some(_) if self.probing => CircuitState::Probing,
+            Some(_) => CircuitState::Open,
+        }
     }
 
     /// Says whether the circuit opened just now.

@@ -6,6 +6,7 @@ mod cache;
 mod fetch;
 mod install;
 pub mod manager;
+mod probe;
 pub mod reference;
 mod refresh;
 pub mod report;
@@ -25,11 +26,12 @@ use tokio::sync::{Notify, watch};
 
 use crate::clock::Clock;
 use cache::{Answer, Job};
-use fetch::Runner;
+use fetch::{Runner, Tending};
 use state::State;
 
+pub use probe::{Presumed, ProbeFault, ProbeReport};
 pub use reference::Reference;
-pub use report::{ManagerReport, ReferenceReport, ReferenceState};
+pub use report::{CircuitState, LoginReport, ManagerReport, ReferenceReport, ReferenceState};
 pub use settings::{Event, ManagerProblem, ManagerSpec, Observer, SecretsSettings};
 pub use value::Secret;
 pub use view::{Outcome, Resolved, Unresolved, View};
@@ -47,10 +49,11 @@ pub struct Secrets {
     wake: Notify,
 }
 
-/// A running watch of a manager, so that it is started once.
-pub(crate) struct Watching {
+/// What runs beside a manager's reads, so that it is started once. It ends when dropped.
+pub(crate) struct Beside {
     runner: Arc<Runner>,
-    _guard: Option<Box<dyn Any + Send>>,
+    _watch: Option<Box<dyn Any + Send>>,
+    _tending: Tending,
 }
 
 impl Secrets {
@@ -91,6 +94,8 @@ impl Secrets {
     pub async fn ensure(self: &Arc<Self>, references: &BTreeSet<Arc<str>>, wait: Duration) -> View {
         let hold = Hold::new(self, references);
         self.pump();
+        // The loop starts what runs beside new managers.
+        self.wake.notify_one();
         // A manager that is down is given up on after one try: a load must not wait for it.
         let settled = async {
             loop {
@@ -221,25 +226,24 @@ impl Secrets {
         next.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
 
-    /// Starts watches of managers that are new, ends those of managers that are gone.
-    fn keep_watches(self: &Arc<Self>, watches: &mut Vec<Watching>) {
+    /// Starts the watches and the other work of managers that are new, ends those of managers that
+    /// are gone.
+    fn keep_beside(self: &Arc<Self>, beside: &mut Vec<Beside>) {
         let runners = self.state().runners();
-        watches.retain(|watch| {
-            runners
-                .iter()
-                .any(|runner| Arc::ptr_eq(runner, &watch.runner))
-        });
+        let runs = |one: &Beside| {
+            let mut runners = runners.iter();
+            runners.any(|runner| Arc::ptr_eq(runner, &one.runner))
+        };
+        beside.retain(runs);
         for runner in runners {
-            if watches
-                .iter()
-                .any(|watch| Arc::ptr_eq(&runner, &watch.runner))
-            {
+            let mut known = beside.iter();
+            if known.any(|one| Arc::ptr_eq(&runner, &one.runner)) {
                 continue;
             }
-            let guard = runner.watch(self);
-            watches.push(Watching {
+            beside.push(Beside {
+                _watch: runner.watch(self),
+                _tending: runner.tend(),
                 runner,
-                _guard: guard,
             });
         }
     }

@@ -54,9 +54,9 @@ pub(super) fn back_off(first: Duration, failures: u32, longest: Duration, jitter
 
 /// Reads what is due until `shutdown` turns true or its sender is gone.
 pub(super) async fn run(secrets: Arc<Secrets>, mut shutdown: watch::Receiver<bool>) {
-    let mut watches = Vec::new();
+    let mut beside = Vec::new();
     while !*shutdown.borrow() {
-        secrets.keep_watches(&mut watches);
+        secrets.keep_beside(&mut beside);
         secrets.reread_touched();
         secrets.pump();
         let pause = secrets.until_next_due().min(LONGEST_PAUSE);

@@ -35,6 +35,40 @@ pub struct ReferenceReport {
     pub reason: Option<Arc<str>>,
 }
 
+/// Whether a manager is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum CircuitState {
+    /// It answers, or has not failed often enough.
+    #[default]
+    Closed,
+    /// It failed several times in a row and is left alone for a moment.
+    Open,
+    /// One read is under way to see whether it answers again.
+    Probing,
+}
+
+impl CircuitState {
+    /// Word for people and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::Probing => "probing",
+        }
+    }
+}
+
+/// A login in force.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoginReport {
+    /// Such as `approle`.
+    pub method: &'static str,
+    /// Until it ends unless it is renewed; zero when it has ended. `None` when it does not end, or
+    /// is not known to.
+    pub left: Option<Duration>,
+}
+
 /// One declared manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManagerReport {
@@ -44,6 +78,14 @@ pub struct ManagerReport {
     pub reason: Option<Arc<str>>,
     /// Whether its fields were accepted and its circuit is closed.
     pub healthy: bool,
+    /// Whether it is asked.
+    pub circuit: CircuitState,
+    /// Kind of the newest error of a read ([`FetchError::kind`]), also when later reads went well.
+    ///
+    /// [`FetchError::kind`]: super::manager::FetchError::kind
+    pub last_error: Option<&'static str>,
+    /// The login in force, for managers that have logins.
+    pub login: Option<LoginReport>,
     /// Documents in use.
     pub documents: usize,
     /// References in use, by state.

@@ -11,7 +11,7 @@ use super::install;
 use super::manager::MANAGERS;
 use super::manager::env::Env;
 use super::reference::{Key, Reference, Target};
-use super::report::{ManagerReport, ReferenceReport, ReferenceState};
+use super::report::{CircuitState, LoginReport, ManagerReport, ReferenceReport, ReferenceState};
 use super::settings::{ManagerProblem, ManagerSpec, Observer, SecretsSettings};
 use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
 use crate::clock::Clock;
@@ -222,7 +222,13 @@ impl State {
         Ok(outcome)
     }
 
-    fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
+    /// The environment as it was at start.
+    pub(super) fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Who reads this key's documents.
+    pub(super) fn runner_of(&self, key: &Key, text: &str) -> Result<Arc<Runner>, Unresolved> {
         match self
             .managers
             .get(&key.manager)
@@ -341,17 +347,23 @@ impl State {
         let mut reports: HashMap<&Arc<str>, ManagerReport> = HashMap::new();
         for (id, installed) in &self.managers {
             let (documents, failure) = self.cache.documents(id);
-            let (healthy, reason) = match &installed.runner {
-                Ok(runner) => (!runner.is_open(), failure),
-                Err(problem) => {
-                    let reason = format!("{}: {}", problem.field, problem.message);
-                    (false, Some(reason.into()))
-                }
+            let runner = installed.runner.as_ref();
+            let circuit = runner.map_or(CircuitState::Open, |runner| runner.circuit_state());
+            let reason = match runner {
+                Ok(_) => failure,
+                Err(problem) => Some(format!("{}: {}", problem.field, problem.message).into()),
             };
+            let login = runner.ok().and_then(|runner| runner.manager.login());
             let report = ManagerReport {
                 id: Arc::clone(id),
                 reason,
-                healthy,
+                healthy: circuit == CircuitState::Closed,
+                circuit,
+                last_error: runner.ok().and_then(|runner| runner.last_error()),
+                login: login.map(|login| LoginReport {
+                    method: login.method,
+                    left: login.ends.map(|at| at.saturating_duration_since(now)),
+                }),
                 documents,
                 fresh: 0,
                 stale: 0,

@@ -38,15 +38,28 @@ impl SslUnit {
     }
 }
 
-/// Calls `found` with each reference of an item.
-pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str)) {
-    let halves = config.pairs.iter().flat_map(|(cert, key)| [cert, key]);
-    let ca = config.client.as_ref().map(|client| &client.ca);
-    for text in halves
-        .chain(ca)
-        .filter(|text| Reference::is_reference(text))
+/// Calls `found` with field and text of each reference of an item.
+pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
+    for (index, (cert, key)) in config.pairs.iter().enumerate() {
+        let (cert_field, key_field) = pair_fields(index);
+        for (field, text) in [(cert_field, cert), (key_field, key)] {
+            if Reference::is_reference(text) {
+                found(&field, text);
+            }
+        }
+    }
+    if let Some(client) = &config.client
+        && Reference::is_reference(&client.ca)
     {
-        found(text);
+        found("client.ca", &client.ca);
+    }
+}
+
+/// Where the halves of a pair stand.
+fn pair_fields(index: usize) -> (String, String) {
+    match index {
+        0 => ("cert".to_owned(), "key".to_owned()),
+        n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
     }
 }
 
@@ -188,10 +201,7 @@ fn choose(
     config: &SslConfig,
     scope: &mut Scope<'_>,
 ) -> Option<Arc<CertifiedKey>> {
-    let (cert_field, key_field) = match index {
-        0 => ("cert".to_owned(), "key".to_owned()),
-        n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
-    };
+    let (cert_field, key_field) = pair_fields(index);
     let view = scope.run.view;
     let cert = substitute::pem(cert, Pem::Certificate, &cert_field, view);
     let key = substitute::pem(key, Pem::Key, &key_field, view);

@@ -4,6 +4,7 @@
 mod certificates;
 pub mod compile;
 mod consumers;
+pub mod graph;
 mod plugins;
 pub mod references;
 mod routes;

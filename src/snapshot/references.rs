@@ -1,13 +1,15 @@
 //! The references a configuration holds, who uses each, and how one without value is told.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use serde_json::Value;
 
 use super::substitute::Missing;
 use super::{Snapshot, certificates, substitute, upstreams};
 use crate::config::Documents;
-use crate::config::resource::PluginMap;
-use crate::diagnostic::Severity;
+use crate::config::resource::{Item, PluginMap, Settings, UpstreamConfig};
+use crate::diagnostic::{Place, Severity};
 use crate::secrets::Reference;
 use crate::secrets::reference::Target;
 
@@ -37,6 +39,12 @@ pub(super) fn unresolved(
 /// Code of the finding that a reference has no value at present.
 pub const UNRESOLVED: &str = "unresolved-reference";
 
+/// Whether findings of this code are about references without value.
+#[must_use]
+pub fn is_about_value(code: &str) -> bool {
+    WITHOUT_VALUE.contains(&code)
+}
+
 /// Codes of all findings about references without value.
 const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", "missing-manager"];
 
@@ -45,59 +53,110 @@ impl Snapshot {
     #[must_use]
     pub fn unresolved(&self) -> usize {
         let codes = self.diagnostics.iter().map(|found| found.code);
-        codes.filter(|code| WITHOUT_VALUE.contains(code)).count()
+        codes.filter(|code| is_about_value(code)).count()
     }
 }
 
-/// Every reference the documents hold.
+/// Every reference the documents hold, those of managers' own fields aside.
 #[must_use]
 pub fn references(documents: &Documents) -> BTreeSet<Arc<str>> {
     let mut found = BTreeSet::new();
-    visit(documents, &mut |_, _, reference| {
-        if !found.contains(reference) {
-            found.insert(reference.into());
-        }
+    holders(documents, &mut |_, holder| {
+        holder.references(&mut |reference| {
+            if !found.contains(reference) {
+                found.insert(reference.into());
+            }
+        });
     });
     found
 }
 
-/// Every reference the documents hold, and who uses it. For people who ask.
-#[must_use]
-pub fn users(documents: &Documents) -> HashMap<Arc<str>, Vec<Arc<str>>> {
-    let mut users: HashMap<Arc<str>, Vec<Arc<str>>> = HashMap::new();
-    visit(documents, &mut |kind, id, reference| {
-        let user: Arc<str> = format!("{kind}/{id}").into();
-        let known = users.entry(reference.into()).or_default();
-        if !known.contains(&user) {
-            known.push(user);
-        }
-    });
-    users
+/// The object a reference stands in.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Owner<'a> {
+    /// Its list, such as `routes`.
+    pub kind: &'static str,
+    /// Its id.
+    pub id: &'a str,
+    /// Where it starts.
+    pub place: &'a Place,
 }
 
-/// Calls `found` with kind, id and reference, for every reference.
-fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
-    let maps = |kind: &str, id: &str, map: &PluginMap, found: &mut dyn FnMut(&str, &str, &str)| {
-        for (_, settings) in map.iter() {
-            substitute::visit_settings(settings, &mut |reference| found(kind, id, reference));
+/// A part of an object that may hold references.
+#[derive(Clone, Copy)]
+pub(super) enum Holder<'a> {
+    /// A plugin of this name.
+    Plugin(&'a str, &'a Settings),
+    /// One text under this field.
+    Text(&'a str, &'a str),
+    /// A tree.
+    Json(&'a Value),
+}
+
+impl Holder<'_> {
+    /// Calls `found` with each reference.
+    fn references(&self, found: &mut dyn FnMut(&str)) {
+        match self {
+            Self::Plugin(_, settings) => substitute::visit_settings(settings, found),
+            Self::Text(_, text) if Reference::is_reference(text) => found(text),
+            Self::Text(..) => {}
+            Self::Json(json) => substitute::visit(json, found),
         }
+    }
+
+    /// Calls `found` with the dotted path of each reference and itself. Dearer: for people who
+    /// ask, and for what went wrong.
+    pub(super) fn fields(&self, found: &mut dyn FnMut(&str, &str)) {
+        match self {
+            Self::Plugin(name, settings) => {
+                let mut any = false;
+                substitute::visit_settings(settings, &mut |_| any = true);
+                if any {
+                    fields_of(&settings.json(), &mut format!("plugins.{name}"), found);
+                }
+            }
+            Self::Text(field, text) if Reference::is_reference(text) => found(field, text),
+            Self::Text(..) => {}
+            Self::Json(json) => fields_of(json, &mut String::new(), found),
+        }
+    }
+}
+
+fn fields_of(json: &Value, path: &mut String, found: &mut dyn FnMut(&str, &str)) {
+    let mut below = |name: &str, member: &Value| {
+        let length = path.len();
+        if length > 0 {
+            path.push('.');
+        }
+        path.push_str(name);
+        fields_of(member, path, found);
+        path.truncate(length);
     };
+    match json {
+        Value::Array(items) => {
+            let items = items.iter().enumerate();
+            items.for_each(|(index, item)| below(&index.to_string(), item));
+        }
+        Value::Object(members) => members.iter().for_each(|(name, item)| below(name, item)),
+        Value::String(text) if Reference::is_reference(text) => found(path, text),
+        _ => {}
+    }
+}
+
+/// Calls `found` with every part of the documents that may hold references to be resolved.
+pub(super) fn holders(documents: &Documents, found: &mut dyn FnMut(Owner<'_>, Holder<'_>)) {
     for item in &documents.routes {
-        maps("routes", &item.id, &item.value.plugins, found);
-        upstreams::visit(item.value.upstream.as_ref(), &mut |reference| {
-            found("routes", &item.id, reference);
-        });
+        let owner = owner("routes", item);
+        plugins(owner, &item.value.plugins, found);
+        upstream(owner, item.value.upstream.as_ref(), "upstream.", found);
     }
     for item in &documents.services {
-        maps("services", &item.id, &item.value.plugins, found);
-        upstreams::visit(item.value.upstream.as_ref(), &mut |reference| {
-            found("services", &item.id, reference);
-        });
+        let owner = owner("services", item);
+        plugins(owner, &item.value.plugins, found);
+        upstream(owner, item.value.upstream.as_ref(), "upstream.", found);
     }
     for item in &documents.upstreams {
-        upstreams::visit(Some(&item.value), &mut |reference| {
-            found("upstreams", &item.id, reference);
-        });
+        upstream(owner("upstreams", item), Some(&item.value), "", found);
     }
     let sets = [
         ("plugin_configs", &documents.plugin_configs),
@@ -106,28 +165,54 @@ fn visit(documents: &Documents, found: &mut dyn FnMut(&str, &str, &str)) {
     ];
     for (kind, items) in sets {
         for item in items {
-            maps(kind, &item.id, &item.value.plugins, found);
+            plugins(owner(kind, item), &item.value.plugins, found);
         }
     }
     for item in &documents.consumers {
-        maps("consumers", &item.id, &item.value.plugins, found);
+        plugins(owner("consumers", item), &item.value.plugins, found);
     }
     for item in &documents.credentials {
-        maps("consumers", &item.id, &item.value.plugins, found);
+        plugins(owner("consumers", item), &item.value.plugins, found);
     }
     for item in &documents.ssls {
-        certificates::visit(&item.value, &mut |reference| {
-            found("ssls", &item.id, reference)
+        let owner = owner("ssls", item);
+        certificates::visit(&item.value, &mut |field, text| {
+            found(owner, Holder::Text(field, text));
         });
     }
     for item in &documents.settings {
-        substitute::visit(&item.value, &mut |reference| {
-            found("config.yaml", &item.id, reference);
-        });
+        found(owner("config.yaml", item), Holder::Json(&item.value));
     }
     for item in &documents.plugin_metadata {
-        substitute::visit(&item.value, &mut |reference| {
-            found("plugin_metadata", &item.id, reference);
-        });
+        found(owner("plugin_metadata", item), Holder::Json(&item.value));
     }
+}
+
+/// The same for the fields of secret managers.
+pub(super) fn manager_holders(documents: &Documents, found: &mut dyn FnMut(Owner<'_>, Holder<'_>)) {
+    for item in &documents.secrets {
+        found(owner("secrets", item), Holder::Json(&item.value.fields));
+    }
+}
+
+fn owner<'a, T>(kind: &'static str, item: &'a Item<T>) -> Owner<'a> {
+    let (id, place) = (&item.id, &item.place);
+    Owner { kind, id, place }
+}
+
+fn plugins(owner: Owner<'_>, map: &PluginMap, found: &mut dyn FnMut(Owner<'_>, Holder<'_>)) {
+    for (name, settings) in map.iter() {
+        found(owner, Holder::Plugin(name, settings));
+    }
+}
+
+fn upstream(
+    owner: Owner<'_>,
+    config: Option<&UpstreamConfig>,
+    prefix: &str,
+    found: &mut dyn FnMut(Owner<'_>, Holder<'_>),
+) {
+    upstreams::visit(config, &mut |field, text| {
+        found(owner, Holder::Text(&format!("{prefix}{field}"), text));
+    });
 }

@@ -601,7 +601,10 @@ routes:
             "global_rules/2 plugins.ip-restriction: plugin ip-restriction stands in global rule 1 too; both run (APISIX runs neither)"
         ]
     );
-    assert_eq!(*snapshot.global_redacted, ["x-key".into(), "q".into()]);
+    assert_eq!(
+        *snapshot.global_redacted,
+        ["x-key", "q"].map(Box::<str>::from)
+    );
     let answer = answered(&snapshot, "/a", None)
         .await
         .expect("key-auth answers");
@@ -633,7 +636,7 @@ routes:
     };
     assert_eq!(
         masked("/a"),
-        ["x-service".into(), "set".into(), "own".into()]
+        ["x-service", "set", "own"].map(Box::<str>::from)
     );
     assert!(masked("/b").is_empty(), "apikey is masked by custom");
 }

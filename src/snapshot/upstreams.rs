@@ -14,24 +14,28 @@ use crate::secrets::Reference;
 use crate::tls::{CaBundle, CertifiedKey};
 use crate::upstream::{BuildError, Upstream, UpstreamParts, UpstreamTls};
 
-/// Calls `found` with each reference of an upstream.
-pub(super) fn visit(config: Option<&UpstreamConfig>, found: &mut dyn FnMut(&str)) {
-    for text in config
+/// Calls `found` with field and text of each reference of an upstream.
+pub(super) fn visit(config: Option<&UpstreamConfig>, found: &mut dyn FnMut(&str, &str)) {
+    for (field, text) in config
         .and_then(|config| config.tls.as_ref())
         .into_iter()
         .flat_map(tls_texts)
     {
         if Reference::is_reference(text) {
-            found(text);
+            found(field, text);
         }
     }
 }
 
-fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = &str> {
-    [&tls.client_cert, &tls.client_key, &tls.ca_certs]
+fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = (&'static str, &str)> {
+    let texts = [
+        ("tls.client_cert", &tls.client_cert),
+        ("tls.client_key", &tls.client_key),
+        ("tls.ca_certs", &tls.ca_certs),
+    ];
+    texts
         .into_iter()
-        .flatten()
-        .map(String::as_str)
+        .filter_map(|(field, text)| Some((field, text.as_deref()?)))
 }
 
 /// What an inline upstream or a link to one stands for: changes with either.
@@ -56,7 +60,7 @@ pub(super) fn stamp(
 
 fn hash_tls(tls: &UpstreamTlsConfig, run: &Compilation<'_>, stamp: &mut impl Hasher) {
     run.trust.as_ref().map(|trust| trust.stamp).hash(stamp);
-    tls_texts(tls).for_each(|text| substitute::stamp_text(text, run.view, stamp));
+    tls_texts(tls).for_each(|(_, text)| substitute::stamp_text(text, run.view, stamp));
     if let Some(id) = &tls.client_cert_id {
         run.ssl_stamp(id).hash(stamp);
     }

@@ -141,6 +141,8 @@ impl Inner {
         let level = found.map_or(self.level, |(_, level)| *level);
         if is_ours(target) {
             level
+        } else if target.starts_with(MUTE) {
+            LevelFilter::Off
         } else {
             level.min(LOUDEST_LIBRARY)
         }
@@ -309,6 +311,9 @@ impl<'kvs, F: FnMut(&str, &str)> VisitSource<'kvs> for Fields<F> {
     }
 }
 
+/// AWS's SDK. It puts answers it does not understand into warnings as they came, credentials and
+/// all; what failed is said by `secrets`.
+const MUTE: &str = "aws_";
 /// Our own targets start with it.
 const OURS: &str = "claviger";
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// one layer stay strangers; the last layer may import everything.
 const LAYERS: [&[&str]; 9] = [
     &["clock", "diagnostic", "ip_set", "kept"],
-    &["http", "expr", "telemetry"],
+    &["http", "expr", "jwt", "telemetry"],
     &["secrets", "config"],
     &["tls", "upstream", "consumer", "routing"],
     &["plugins"],

@@ -7,7 +7,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::{Certificate, Client, ClientBuilder, Identity, RequestBuilder, StatusCode, Url};
+use bytes::Bytes;
+use http::header::HeaderValue;
+use reqwest::{
+    Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response,
+    StatusCode, Url,
+};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -51,49 +56,102 @@ impl HttpClient {
         ctx: &BuildCtx<'_>,
     ) -> Result<Self, BuildError> {
         let mut url = parse_uri(uri)?;
-        let mut builder = Client::builder()
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .referer(false)
-            .timeout(timeout)
-            .connect_timeout(timeout)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(MAX_IDLE)
-            .user_agent("claviger");
-        builder = trust(builder, tls, ctx)?;
-        if let Some(identity) = identity(tls)? {
-            builder = builder.identity(identity);
-        }
+        let mut builder = builder(tls, timeout, ctx)?;
         let mut host = None;
         if let Some(name) = &tls.server_name {
             host = Some(rename(&mut url, name)?);
             let original = host.clone().unwrap_or_default();
             builder = builder.dns_resolver(Arc::new(Renamed(original)));
         }
-        let client = builder
-            .build()
-            .map_err(|_| BuildError::new("tls", "not accepted by the TLS library"))?;
+        let client = finish(builder)?;
         let base = url.as_str().trim_end_matches('/').to_owned();
         Ok(Self { client, base, host })
     }
 
+    /// The same trust, identity and limits, bound to no server. A `tls.server_name` is refused.
+    pub(super) fn client(
+        tls: &TlsConfig,
+        timeout: Duration,
+        ctx: &BuildCtx<'_>,
+    ) -> Result<Client, BuildError> {
+        if tls.server_name.is_some() {
+            let message = "expected none: more than one server is asked";
+            return Err(BuildError::new("tls.server_name", message));
+        }
+        finish(builder(tls, timeout, ctx)?)
+    }
+
     /// A request for a path that starts with `/` and is encoded already.
-    pub(super) fn get(&self, path: &str) -> RequestBuilder {
-        let request = self.client.get(format!("{}{path}", self.base));
+    pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.client.request(method, format!("{}{path}", self.base));
         match &self.host {
             Some(host) => request.header(reqwest::header::HOST, host),
             None => request,
         }
     }
+
+    /// [`HttpClient::request`] with GET.
+    pub(super) fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+}
+
+/// A body that is wiped when it was sent (the transport's own buffers apart).
+pub(super) fn wiped_body(bytes: Zeroizing<Vec<u8>>) -> Body {
+    Bytes::from_owner(bytes).into()
+}
+
+/// A header's value that is wiped when dropped and hidden from debug output; `None` when it is
+/// not visible ASCII.
+pub(super) fn wiped_header(secret: &[u8]) -> Option<HeaderValue> {
+    if !secret.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    let shared = Bytes::from_owner(Zeroizing::new(secret.to_vec()));
+    let mut value = HeaderValue::from_maybe_shared(shared).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+fn builder(
+    tls: &TlsConfig,
+    timeout: Duration,
+    ctx: &BuildCtx<'_>,
+) -> Result<ClientBuilder, BuildError> {
+    let builder = Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .referer(false)
+        .timeout(timeout)
+        .connect_timeout(timeout)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(MAX_IDLE)
+        .user_agent("claviger");
+    let builder = trust(builder, tls, ctx)?;
+    Ok(match identity(tls)? {
+        Some(identity) => builder.identity(identity),
+        None => builder,
+    })
+}
+
+fn finish(builder: ClientBuilder) -> Result<Client, BuildError> {
+    builder
+        .build()
+        .map_err(|_| BuildError::new("tls", "not accepted by the TLS library"))
 }
 
 /// Sends and reads at most [`MAX_DOCUMENT_BYTES`].
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> {
-    let mut response = request.send().await.map_err(|error| unreachable(&error))?;
+    let response = request.send().await.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if status.is_redirection() {
         return Err(FetchError::Redirected(status.as_u16()));
     }
+    Ok((status, read(response).await?))
+}
+
+/// The body, if it is at most [`MAX_DOCUMENT_BYTES`] long.
+pub(super) async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, FetchError> {
     let expected = response.content_length().unwrap_or(0);
     let expected = usize::try_from(expected).unwrap_or(usize::MAX);
     if expected > MAX_DOCUMENT_BYTES {
@@ -110,7 +168,7 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> 
         }
         append(&mut body, &chunk);
     }
-    Ok((status, body))
+    Ok(body)
 }
 
 /// Appends without leaving an unwiped copy behind when the buffer has to grow.
@@ -124,7 +182,7 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
     body.extend_from_slice(chunk);
 }
 
-fn parse_uri(uri: &str) -> Result<Url, BuildError> {
+pub(super) fn parse_uri(uri: &str) -> Result<Url, BuildError> {
     let expected = || BuildError::new("uri", "expected http(s)://host[:port]");
     let url = Url::parse(uri.trim()).map_err(|_| expected())?;
     let plain = url.username().is_empty()
@@ -227,17 +285,38 @@ impl reqwest::dns::Resolve for Renamed {
     }
 }
 
-/// The innermost cause alone: the outer ones repeat the URL.
-fn unreachable(error: &reqwest::Error) -> FetchError {
+/// What broke, in the words of the cause itself: the outer ones repeat the URL.
+pub(super) fn unreachable(error: &reqwest::Error) -> FetchError {
     if error.is_timeout() {
         return FetchError::TimedOut;
     }
+    let mut step = Step::Tcp;
+    let mut words = "request failed".to_owned();
     let mut cause = error.source();
-    while let Some(inner) = cause.and_then(std::error::Error::source) {
-        cause = Some(inner);
+    while let Some(link) = cause {
+        words = link.to_string();
+        if is_tls(link) {
+            // The library's inner errors lack why a certificate was not trusted.
+            return FetchError::Unreachable(Step::Tls, words.into());
+        }
+        if words == "dns error" || words.starts_with("failed to lookup address") {
+            step = Step::Dns;
+        }
+        cause = link.source();
     }
-    let words = cause.map_or_else(|| "request failed".to_owned(), ToString::to_string);
-    FetchError::Unreachable(Step::Tcp, words.into())
+    FetchError::Unreachable(step, words.into())
+}
+
+/// Whether the error is the TLS library's. `hyper-tls` and `native-tls` put it inside an I/O error.
+fn is_tls(link: &(dyn std::error::Error + 'static)) -> bool {
+    fn of_library(error: &(dyn std::error::Error + 'static)) -> bool {
+        error.is::<native_tls::Error>()
+            || error.is::<openssl::ssl::Error>()
+            || error.is::<openssl::error::ErrorStack>()
+    }
+    let inside = link.downcast_ref::<std::io::Error>();
+    let inside = inside.and_then(std::io::Error::get_ref);
+    of_library(link) || inside.is_some_and(|inner| of_library(inner))
 }
 
 const PEM_MARK: &[u8] = b"-----BEGIN ";

@@ -2,6 +2,7 @@
 //! [`MANAGERS`]; it reads one document when asked and keeps no value. Caching, retries, bounds on
 //! concurrency and the circuit are not its business.
 
+mod aws;
 pub mod document;
 pub mod env;
 pub mod file;
@@ -33,13 +34,17 @@ pub struct ManagerDef {
     pub name: &'static str,
     /// Makes a manager of an item's fields.
     pub build: Build,
+    /// Fields, as dotted paths, that say how the manager is reached and who we are to it, and not
+    /// which secrets it means: when an item changes in nothing else, values already read serve on
+    /// until it answers. All fields not named here are taken for the place's identity.
+    pub access: &'static [&'static str],
 }
 
 /// See [`ManagerDef::build`].
 pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
-pub const MANAGERS: &[&ManagerDef] = &[&file::DEF, &vault::DEF];
+pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &vault::DEF];
 
 /// Something that keeps secrets.
 #[async_trait]
@@ -209,6 +214,12 @@ pub enum FetchError {
     /// The manager knows us and refuses.
     #[error("forbidden by the manager")]
     Forbidden,
+    /// The same, where the manager's policies go by path: this one.
+    #[error("forbidden by the manager: no policy of our token lets it read {0}")]
+    ForbiddenPath(Box<str>),
+    /// What the document stands in is not there; the word says what that is.
+    #[error("{0} not found")]
+    NoPlace(&'static str),
     /// The reference asks for what this manager or this document cannot do.
     #[error("{0}")]
     Unsupported(&'static str),
@@ -230,6 +241,9 @@ pub enum FetchError {
     /// Our own credentials are not (any more) valid.
     #[error("manager does not accept our token")]
     TokenRefused,
+    /// We could not log in; the words say by which method and what was expected.
+    #[error("login failed: {0}")]
+    LoginFailed(Box<str>),
     /// A redirect, which is never followed: it would carry the token elsewhere.
     #[error("manager redirects with status {0}, which is not followed")]
     Redirected(u16),
@@ -257,9 +271,9 @@ impl FetchError {
         match self {
             Self::Unreachable(step, _) => *step,
             Self::TimedOut => Step::Tcp,
-            Self::TokenRefused => Step::Login,
-            Self::Forbidden => Step::Policy,
-            Self::NotFound | Self::Deleted | Self::Unsupported(_) => Step::Path,
+            Self::TokenRefused | Self::LoginFailed(_) => Step::Login,
+            Self::Forbidden | Self::ForbiddenPath(_) => Step::Policy,
+            Self::NotFound | Self::NoPlace(_) | Self::Deleted | Self::Unsupported(_) => Step::Path,
             Self::Unreadable(_) | Self::TooLarge(_) | Self::Insecure(_) => Step::Shape,
             Self::Sealed
             | Self::Throttled
@@ -274,9 +288,9 @@ impl FetchError {
     #[must_use]
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::NotFound => "not_found",
+            Self::NotFound | Self::NoPlace(_) => "not_found",
             Self::Deleted => "deleted",
-            Self::Forbidden => "forbidden",
+            Self::Forbidden | Self::ForbiddenPath(_) => "forbidden",
             Self::Unsupported(_) => "unsupported",
             Self::Unreachable(Step::Dns, _) => "dns",
             Self::Unreachable(Step::Tls, _) => "tls",
@@ -285,7 +299,7 @@ impl FetchError {
             Self::Sealed => "sealed",
             Self::Throttled => "throttled",
             Self::ServerError(_) => "server_error",
-            Self::TokenRefused => "login",
+            Self::TokenRefused | Self::LoginFailed(_) => "login",
             Self::Redirected(_) => "redirected",
             Self::UnexpectedStatus(_) => "unexpected_status",
             Self::Garbage(_) => "garbage",
@@ -301,7 +315,12 @@ impl FetchError {
     pub fn is_authoritative(&self) -> bool {
         matches!(
             self,
-            Self::NotFound | Self::Deleted | Self::Forbidden | Self::Unsupported(_)
+            Self::NotFound
+                | Self::NoPlace(_)
+                | Self::Deleted
+                | Self::Forbidden
+                | Self::ForbiddenPath(_)
+                | Self::Unsupported(_)
         )
     }
 
@@ -316,6 +335,7 @@ impl FetchError {
                 | Self::Throttled
                 | Self::ServerError(_)
                 | Self::TokenRefused
+                | Self::LoginFailed(_)
                 | Self::Redirected(_)
         )
     }

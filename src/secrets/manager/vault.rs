@@ -28,6 +28,7 @@ use crate::secrets::value::Secret;
 pub(in crate::secrets) const DEF: ManagerDef = ManagerDef {
     name: "vault",
     build: |fields, ctx| build(fields.parse()?, ctx),
+    access: &["token", "auth", "tls", "timeout"],
 };
 
 #[derive(Deserialize)]

@@ -130,14 +130,15 @@ impl OpenBao {
             .await;
     }
 
+    /// Writes a policy (HCL).
+    pub async fn policy(&self, name: &str, rules: &str) {
+        let path = format!("sys/policies/acl/{name}");
+        self.call("PUT", &path, json!({"policy": rules})).await;
+    }
+
     /// A token with these policy rules (HCL).
     pub async fn token_with(&self, name: &str, rules: &str) -> String {
-        self.call(
-            "PUT",
-            &format!("sys/policies/acl/{name}"),
-            json!({"policy": rules}),
-        )
-        .await;
+        self.policy(name, rules).await;
         let answer = self
             .call("POST", "auth/token/create", json!({"policies": [name]}))
             .await;

@@ -21,6 +21,8 @@ pub enum Relaying {
     Never,
     /// The connection is closed.
     Close,
+    /// It gets the manager's answer without its last two bytes, and the connection is closed.
+    Truncated,
 }
 
 #[derive(Debug)]
@@ -112,9 +114,14 @@ fn converse(shared: &Shared, mut client: TcpStream, manager: SocketAddr) {
                 continue;
             }
             Relaying::Close => None,
+            Relaying::Truncated => forward(&request, manager).map(|mut answer| {
+                // Behind the head, so that it is the body that is cut short.
+                answer.truncate(answer.len() - 2);
+                answer
+            }),
         };
         let sent = answer.is_some_and(|bytes| client.write_all(&bytes).is_ok());
-        if !sent || matches!(mode, Relaying::Garbage) {
+        if !sent || matches!(mode, Relaying::Garbage | Relaying::Truncated) {
             return;
         }
     }

@@ -25,6 +25,7 @@ use crate::secrets::value::Secret;
 pub(in crate::secrets) const DEF: ManagerDef = ManagerDef {
     name: "file",
     build: |fields, ctx| build(&fields.parse()?, ctx),
+    access: &[],
 };
 
 #[derive(Deserialize)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::{Backend, Room, conformance, text};
+use super::{Backend, Fault, Room, conformance, text};
 
 struct Folder {
     home: tempfile::TempDir,
@@ -47,6 +47,27 @@ impl Backend for Folder {
 
     async fn delete(&self, path: &str) {
         std::fs::remove_file(self.root().join(format!("{path}.{}", self.extension))).unwrap();
+    }
+
+    async fn put_binary(&self, path: &str, bytes: &[u8]) -> String {
+        std::fs::write(self.root().join(path), bytes).unwrap();
+        path.to_owned()
+    }
+
+    async fn begin(&self, fault: Fault, path: &str) -> bool {
+        let bytes: &[u8] = match fault {
+            Fault::Garbage => b"\x16\x03\x01\0",
+            Fault::Truncated => br#"{"k": "kep"#,
+            Fault::WrongContent => b"[1, 2]",
+            _ => return false,
+        };
+        let path = self.root().join(format!("{path}.{}", self.extension));
+        std::fs::write(path, bytes).unwrap();
+        true
+    }
+
+    async fn end(&self, path: &str, fields: Value) {
+        self.put(path, fields).await;
     }
 
     async fn go_down(&mut self) {
