@@ -169,7 +169,8 @@ impl Checked {
         let graph = Graph::of(&documents);
         let managers = reload::configure(&documents, &secrets, None);
         let (view, probes) = if resolve {
-            let (view, probes) = runtime.block_on(ask(&secrets, &graph));
+            let (view, probes) =
+                runtime.block_on(ask(&secrets, &graph, bootstrap.claviger.secrets.load_wait));
             (view, Some(probes))
         } else {
             (View::default(), None)
@@ -186,12 +187,13 @@ impl Checked {
 }
 
 /// Asks the managers about every reference. Values come from the environment alone: it is at hand,
-/// so that what it holds is checked by the rules of literals too.
-async fn ask(secrets: &Arc<Secrets>, graph: &Graph) -> (View, Vec<ProbeReport>) {
+/// so that what it holds is checked by the rules of literals too. (And from managers that keep the
+/// credentials of others, which are waited for.)
+async fn ask(secrets: &Arc<Secrets>, graph: &Graph, wait: Duration) -> (View, Vec<ProbeReport>) {
     let references: BTreeSet<_> = graph.by_reference().into_keys().cloned().collect();
     let of_env = |reference: &&Arc<str>| graph::manager_of(reference) == Some("env");
     let env = references.iter().filter(of_env).cloned().collect();
-    let view = secrets.ensure(&env, Duration::ZERO).await;
+    let view = secrets.ensure(&env, wait).await;
     (view, secrets.probe(&references).await)
 }
 

@@ -13,6 +13,7 @@ use super::cache::{Answer, Job};
 use super::manager::{FetchError, Manager, Read};
 use super::refresh::{Schedule, back_off};
 use super::report::CircuitState;
+use super::settings::Event;
 
 /// A manager that was accepted, and what its reads share.
 pub(super) struct Runner {
@@ -159,11 +160,13 @@ pub(super) async fn fetch(secrets: Arc<Secrets>, runner: Arc<Runner>, job: Job) 
                         "secret manager {} does not answer, values already read serve on: {reason}",
                         runner.id
                     );
+                    let why = Arc::clone(&reason);
+                    secrets.note(&runner.id, Event::WentSilent { why });
                 }
                 return flight.land(started, Answer::Failed(reason));
             }
             if error.is_authoritative() {
-                Answer::Denied(reason)
+                Answer::Denied(error)
             } else {
                 Answer::Failed(reason)
             }
@@ -189,7 +192,8 @@ struct Flight {
 impl Flight {
     fn land(mut self, started: Instant, answer: Answer) {
         self.landed = true;
-        self.secrets.take_answer(started, &self.job, answer);
+        self.secrets
+            .take_answer(started, &self.runner, &self.job, answer);
     }
 }
 
@@ -203,7 +207,8 @@ impl Drop for Flight {
         }
         let now = self.secrets.clock().now();
         let answer = Answer::Failed("fetch was interrupted".into());
-        self.secrets.take_answer(now, &self.job, answer);
+        self.secrets
+            .take_answer(now, &self.runner, &self.job, answer);
     }
 }
 

@@ -6,6 +6,7 @@ mod cache;
 mod fetch;
 mod install;
 pub mod manager;
+mod managers;
 mod probe;
 pub mod reference;
 mod refresh;
@@ -14,6 +15,7 @@ pub mod settings;
 mod state;
 pub mod value;
 pub mod view;
+mod wiring;
 
 use std::any::Any;
 use std::collections::BTreeSet;
@@ -76,8 +78,13 @@ impl Secrets {
     }
 
     /// Declares the managers of the newest configuration; [`Secrets::ensure`] puts them in force.
-    /// One whose fields did not change keeps its values; a changed one loses them; one that is
-    /// refused makes its references unresolved.
+    /// One whose fields did not change keeps its values. So does one that changed in how it is
+    /// reached (`ManagerDef::access`): they serve on, as stale ones, until it answers. One that may
+    /// mean other secrets now loses them; one that is refused makes its references unresolved.
+    ///
+    /// Fields may be references into other managers. The room reads those by itself, also when
+    /// `ensure` is not told of them; until they have values the manager waits, and so do its
+    /// references.
     ///
     /// Reads files that fields name (`tls.ca`), so it may block for a moment.
     #[must_use]
@@ -93,6 +100,7 @@ impl Secrets {
     /// When dropped, the references are in use nevertheless and are shown.
     pub async fn ensure(self: &Arc<Self>, references: &BTreeSet<Arc<str>>, wait: Duration) -> View {
         let hold = Hold::new(self, references);
+        self.deliver();
         self.pump();
         // The loop starts what runs beside new managers.
         self.wake.notify_one();
@@ -106,11 +114,15 @@ impl Secrets {
                     return;
                 }
                 notified.await;
+                // One answer may lead to the next question, also where no loop runs.
+                self.pump();
             }
         };
         let _ = tokio::time::timeout(wait, settled).await;
         self.wake.notify_one();
-        hold.release()
+        let view = hold.release();
+        self.deliver();
+        view
     }
 
     /// What the references in use are worth now.
@@ -120,7 +132,10 @@ impl Secrets {
         let mut state = self.state();
         state.expire(now);
         self.publish(&mut state);
-        state.published()
+        let view = state.published();
+        drop(state);
+        self.deliver();
+        view
     }
 
     /// Bumped whenever a reference in use changes its value or state by itself. What
@@ -195,19 +210,49 @@ impl Secrets {
         }
     }
 
-    fn take_answer(&self, started: Instant, job: &Job, answer: Answer) {
+    fn take_answer(&self, started: Instant, runner: &Runner, job: &Job, answer: Answer) {
         let now = self.clock.now();
         let mut state = self.state();
-        state.complete(now, started, job, answer);
+        state.complete(now, started, runner, job, answer);
         self.publish(&mut state);
         drop(state);
+        self.deliver();
         self.settled.notify_waiters();
         self.wake();
     }
 
-    fn manager_answers_again(&self, manager: &str) {
+    fn manager_answers_again(&self, manager: &Arc<str>) {
         self.state().hasten(self.clock.now(), manager);
+        self.note(manager, Event::AnswersAgain);
         self.wake();
+    }
+
+    fn note(&self, manager: &Arc<str>, event: Event) {
+        self.state().note(manager, event);
+        self.deliver();
+    }
+
+    /// Tells the observer what there is to tell, in order, and never under the lock.
+    fn deliver(&self) {
+        loop {
+            let events = {
+                let mut state = self.state();
+                // Whoever is at it looks again before leaving.
+                if state.delivering {
+                    return;
+                }
+                let events = state.take_events();
+                if events.is_empty() {
+                    return;
+                }
+                state.delivering = true;
+                events
+            };
+            let _turn = Delivering(self);
+            for (manager, event) in events {
+                self.observer.event(&manager, event);
+            }
+        }
     }
 
     fn publish(&self, state: &mut State) {
@@ -223,6 +268,8 @@ impl Secrets {
         state.expire(now);
         self.publish(&mut state);
         let next = state.next_event();
+        drop(state);
+        self.deliver();
         next.map_or(Duration::MAX, |at| at.saturating_duration_since(now))
     }
 
@@ -257,6 +304,15 @@ impl Secrets {
                 state.touch(soon, &runner.id);
             }
         }
+    }
+}
+
+/// A turn at telling the observer; over when dropped, however it ends.
+struct Delivering<'a>(&'a Secrets);
+
+impl Drop for Delivering<'_> {
+    fn drop(&mut self) {
+        self.0.state().delivering = false;
     }
 }
 

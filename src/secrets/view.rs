@@ -144,8 +144,8 @@ impl ViewBuilder {
             .insert(reference, outcome);
     }
 
-    pub(super) fn contains(&self, reference: &str) -> bool {
-        self.shards[shard_of(&self.hasher, reference)].contains_key(reference)
+    pub(super) fn find(&self, reference: &str) -> Option<&Outcome> {
+        self.shards[shard_of(&self.hasher, reference)].get(reference)
     }
 
     pub(super) fn remove(&mut self, reference: &str) {

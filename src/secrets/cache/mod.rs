@@ -2,6 +2,8 @@
 //! lock; time and answers are handed in. The unit is the *document*: references into one path
 //! share one read.
 
+mod entry;
+mod places;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -10,10 +12,12 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use entry::Entry;
+pub(super) use places::Elsewhere;
+use places::{Next, Places};
 pub(super) use slot::Selector;
-use slot::{Slot, value_of};
 
-use super::manager::Document;
+use super::manager::{Document, FetchError, Location};
 use super::refresh::Schedule;
 use super::report::{ReferenceReport, ReferenceState};
 use super::view::Outcome;
@@ -36,6 +40,7 @@ pub(super) type EntryId = u64;
 #[derive(Debug)]
 pub(super) struct Job {
     pub(super) entry: EntryId,
+    epoch: u32,
     pub(super) key: DocumentKey,
     /// Fields wanted of it.
     pub(super) fields: Vec<Arc<str>>,
@@ -47,15 +52,25 @@ pub(super) enum Answer {
     /// The document as it is.
     Found(Document),
     /// Authoritative: there is no such document for us.
-    Denied(Arc<str>),
+    Denied(FetchError),
     /// Nothing is known about the document.
     Failed(Arc<str>),
     /// Not tried: the circuit is open until then.
     Postponed(Instant, Arc<str>),
 }
 
+/// What the users of a reference have to be told.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) reference: Arc<str>,
+    pub(super) outcome: Outcome,
+    /// Who keeps it.
+    pub(super) manager: Arc<str>,
+    pub(super) manager_version: Option<Arc<str>>,
+}
+
 /// References whose users have to be told, and what.
-pub(super) type News = Vec<(Arc<str>, Outcome)>;
+pub(super) type News = Vec<Told>;
 
 /// Source of jitter in `[0, 1)`.
 pub(super) type Jitter = Box<dyn FnMut() -> f64 + Send>;
@@ -65,6 +80,7 @@ pub(super) struct Cache {
     ids: HashMap<DocumentKey, EntryId>,
     due: BTreeSet<(Instant, EntryId)>,
     lapses: BTreeSet<(Instant, EntryId)>,
+    places: Places,
     unsettled: usize,
     last_entry: EntryId,
     last_version: u64,
@@ -73,21 +89,17 @@ pub(super) struct Cache {
     unread: Arc<str>,
 }
 
-struct Entry {
-    key: DocumentKey,
-    schedule: Schedule,
-    /// Boxed: a table keeps up to half its places free.
-    slots: HashMap<Selector, Box<Slot>>,
-    due_at: Instant,
-    lapses_at: Option<Instant>,
-    in_flight: bool,
-    /// Asked to be read again while a read was under way.
-    touched: bool,
-    /// Counted in `Cache::unsettled`: some slot was never asked for.
-    unsettled: bool,
-    failures: u32,
-    failure: Option<Arc<str>>,
-    manager_version: Option<Arc<str>>,
+/// What one manager's documents and references are worth now.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) documents: usize,
+    /// Why the last read of one of them failed.
+    pub(super) failure: Option<Arc<str>>,
+    pub(super) fresh: usize,
+    pub(super) stale: usize,
+    pub(super) refused: usize,
+    /// Age of the value confirmed longest ago.
+    pub(super) oldest: Option<Duration>,
 }
 
 impl Cache {
@@ -97,6 +109,7 @@ impl Cache {
             ids: HashMap::new(),
             due: BTreeSet::new(),
             lapses: BTreeSet::new(),
+            places: Places::default(),
             unsettled: 0,
             last_entry: 0,
             last_version: 0,
@@ -111,8 +124,13 @@ impl Cache {
         self.last_version
     }
 
-    /// Puts a reference in use. A value never asked for makes its document due at once. Returns
-    /// where the reference went and what it is worth now.
+    /// Whether this is why a value has none that was never asked for.
+    pub(super) fn is_unread(&self, reason: &Arc<str>) -> bool {
+        Arc::ptr_eq(reason, &self.unread)
+    }
+
+    /// Puts a reference in use, in this place unless another is remembered for it. A value never
+    /// asked for makes its document due at once. Returns what the reference is worth now.
     pub(super) fn add(
         &mut self,
         now: Instant,
@@ -120,7 +138,14 @@ impl Cache {
         schedule: Schedule,
         selector: Selector,
         reference: Arc<str>,
-    ) -> (EntryId, Outcome) {
+    ) -> Outcome {
+        let first = Location {
+            path: key.path,
+            field: selector.field,
+        };
+        let Location { path, field } = self.places.enter(&reference, first);
+        let key = DocumentKey { path, ..key };
+        let selector = Selector { field, ..selector };
         let id = self.entry_id(now, key, schedule);
         let entry = self
             .entries
@@ -132,19 +157,21 @@ impl Cache {
         let why = entry.failure.as_ref().or(unread);
         let outcome = slot.outcome(now, &entry.schedule, why);
         if !slot.asked {
-            if !entry.unsettled {
-                entry.unsettled = true;
-                self.unsettled += 1;
-            }
             entry.touched |= entry.in_flight;
             reschedule(&mut self.due, id, entry, now);
         }
-        (id, outcome)
+        settle(&mut self.unsettled, entry);
+        outcome
     }
 
     /// Takes a reference out of use. A document nobody refers to is forgotten at once; its values
     /// live as long as snapshots hold them.
     pub(super) fn remove(&mut self, id: EntryId, selector: &Selector, reference: &str) {
+        self.places.leave(reference);
+        self.take_out(id, selector, reference);
+    }
+
+    fn take_out(&mut self, id: EntryId, selector: &Selector, reference: &str) {
         let Some(entry) = self.entries.get_mut(&id) else {
             return;
         };
@@ -165,20 +192,15 @@ impl Cache {
         }
     }
 
-    /// Every reference in use, and where it went.
-    pub(super) fn uses(&self) -> impl Iterator<Item = (EntryId, &Selector, &Arc<str>)> {
-        let slots = self
-            .entries
-            .iter()
-            .flat_map(|(id, entry)| entry.slots.iter().map(move |slot| (*id, slot)));
-        slots.flat_map(|(id, (selector, slot))| {
-            slot.users.iter().map(move |user| (id, selector, user))
+    /// Every reference in use with its manager, and where it went.
+    pub(super) fn uses(&self) -> impl Iterator<Item = (EntryId, &Arc<str>, &Selector, &Arc<str>)> {
+        self.entries.iter().flat_map(|(id, entry)| {
+            let manager = &entry.key.manager;
+            entry.slots.iter().flat_map(move |(selector, slot)| {
+                let users = slot.users.iter();
+                users.map(move |user| (*id, manager, selector, user))
+            })
         })
-    }
-
-    /// Whether a document is still referred to.
-    pub(super) fn holds(&self, id: EntryId) -> bool {
-        self.entries.contains_key(&id)
     }
 
     /// The reads that are due. Each is under way until [`Cache::complete`] is told its answer.
@@ -199,6 +221,7 @@ impl Cache {
             fields.dedup();
             jobs.push(Job {
                 entry: id,
+                epoch: entry.epoch,
                 key: entry.key.clone(),
                 fields,
             });
@@ -211,18 +234,25 @@ impl Cache {
         &mut self,
         now: Instant,
         started: Instant,
-        id: EntryId,
-        fields: &[Arc<str>],
+        job: &Job,
         answer: Answer,
+        elsewhere: Elsewhere<'_>,
     ) -> News {
-        let Some(entry) = self.entries.get_mut(&id) else {
+        let id = job.entry;
+        let entry = self.entries.get_mut(&id);
+        let Some(entry) = entry.filter(|entry| entry.epoch == job.epoch) else {
             return News::new();
         };
         entry.in_flight = false;
+        let denial = match &answer {
+            Answer::Denied(error) => Some(error.clone()),
+            _ => None,
+        };
+        let found = matches!(answer, Answer::Found(_));
         let next = entry.learn(
             now,
             started,
-            fields,
+            &job.fields,
             answer,
             &mut self.last_version,
             &mut self.jitter,
@@ -230,7 +260,137 @@ impl Cache {
         settle(&mut self.unsettled, entry);
         let again = std::mem::take(&mut entry.touched) || entry.unsettled;
         reschedule(&mut self.due, id, entry, if again { now } else { next });
-        tell(&mut self.lapses, now, id, entry)
+        if found && !self.places.is_empty() {
+            self.remember(id);
+        }
+        let mut news = News::new();
+        if let Some(error) = denial {
+            self.send_on(now, id, &error, elsewhere, &mut news);
+        }
+        self.tell(now, id, &mut news);
+        news
+    }
+
+    fn remember(&mut self, id: EntryId) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let slots = entry.slots.iter().filter(|(_, slot)| slot.asked);
+        for (selector, slot) in slots {
+            for user in &slot.users {
+                self.places.found(user, || entry.location(selector));
+            }
+        }
+    }
+
+    /// The document was denied: sends references that have no value from here on to where their
+    /// manager says they might be.
+    fn send_on(
+        &mut self,
+        now: Instant,
+        id: EntryId,
+        why: &FetchError,
+        elsewhere: Elsewhere<'_>,
+        news: &mut News,
+    ) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let manager = Arc::clone(&entry.key.manager);
+        let slots = entry.slots.iter();
+        let lost = slots.filter(|(_, slot)| slot.asked && slot.is_missing());
+        let mut moves = Vec::new();
+        for (selector, slot) in lost {
+            let here = entry.location(selector);
+            for user in &slot.users {
+                let next = self.places.denied(user, &manager, &here, why, elsewhere);
+                if next != Next::Stay {
+                    moves.push((selector.clone(), Arc::clone(user), next));
+                }
+            }
+        }
+        for (selector, user, next) in moves {
+            match next {
+                Next::Stay => {}
+                Next::Go(to) => self.relocate(now, id, &selector, user, to, None, news),
+                Next::GiveUp(to, why) => {
+                    self.relocate(now, id, &selector, user, to, Some(why), news);
+                }
+            }
+        }
+    }
+
+    /// Moves one reference to another document. With `given_up` it is not looked for there before
+    /// a "no" has been remembered for as long as it has to be.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one caller; a struct would only rename them"
+    )]
+    fn relocate(
+        &mut self,
+        now: Instant,
+        id: EntryId,
+        selector: &Selector,
+        user: Arc<str>,
+        to: Location,
+        given_up: Option<Arc<str>>,
+        news: &mut News,
+    ) {
+        let Some(entry) = self.entries.get(&id) else {
+            return;
+        };
+        let mut mover = match entry.slots.get(selector) {
+            Some(slot) => Box::new(slot.for_mover()),
+            None => return,
+        };
+        let schedule = entry.schedule;
+        let key = DocumentKey {
+            path: to.path,
+            ..entry.key.clone()
+        };
+        let selector_there = Selector {
+            field: to.field,
+            decode: selector.decode,
+        };
+        self.take_out(id, selector, &user);
+        let is_new = !self.ids.contains_key(&key);
+        let there = self.entry_id(now, key, schedule);
+        let pause = schedule.after_denial((self.jitter)());
+        let entry = self
+            .entries
+            .get_mut(&there)
+            .expect("entry_id gives a live entry");
+        let settled = given_up.is_some();
+        if let Some(why) = given_up {
+            mover.denied_before(why, now);
+        }
+        let slot = match entry.slots.entry(selector_there) {
+            std::collections::hash_map::Entry::Vacant(place) => {
+                mover.users.push(user);
+                place.insert(mover)
+            }
+            std::collections::hash_map::Entry::Occupied(place) => {
+                let slot = place.into_mut();
+                slot.users.push(Arc::clone(&user));
+                if slot.has_shown() && !slot.shows_as(&mover) {
+                    news.push(Told {
+                        reference: user,
+                        outcome: slot.outcome(now, &schedule, entry.failure.as_ref()),
+                        manager: Arc::clone(&entry.key.manager),
+                        manager_version: entry.manager_version.clone(),
+                    });
+                }
+                slot
+            }
+        };
+        if settled && is_new {
+            reschedule(&mut self.due, there, entry, now + pause);
+        } else if !settled && (!slot.asked || slot.is_missing()) {
+            entry.touched |= entry.in_flight;
+            reschedule(&mut self.due, there, entry, now);
+        }
+        settle(&mut self.unsettled, entry);
+        self.tell(now, there, news);
     }
 
     /// Values that grew too old. Returns whose users have to be told.
@@ -240,10 +400,54 @@ impl Cache {
             self.lapses.remove(&(at, id));
             if let Some(entry) = self.entries.get_mut(&id) {
                 entry.lapses_at = None;
-                news.extend(tell(&mut self.lapses, now, id, entry));
             }
+            self.tell(now, id, &mut news);
         }
         news
+    }
+
+    /// The manager's item was replaced by one that means the same secrets: everything is read
+    /// again now, under the new clocks, and values already read are stale until then. Returns whose
+    /// value or state changed.
+    pub(super) fn rehome(&mut self, now: Instant, manager: &str, schedule: Schedule) -> News {
+        let mut news = News::new();
+        for id in self.of_manager(manager) {
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            entry.schedule = schedule;
+            entry.doubt();
+            reschedule(&mut self.due, id, entry, now);
+            settle(&mut self.unsettled, entry);
+            self.tell(now, id, &mut news);
+        }
+        news
+    }
+
+    /// The manager cannot be asked before it is [`Cache::rehome`]d; for `reason`.
+    pub(super) fn park(&mut self, manager: &str, reason: &Arc<str>) {
+        for id in self.of_manager(manager) {
+            let Some(entry) = self.entries.get_mut(&id) else {
+                continue;
+            };
+            entry.doubt();
+            self.due.remove(&(entry.due_at, id));
+            // A read that nobody makes: nothing else is begun, and nothing ends it.
+            entry.in_flight = true;
+            entry.failure = Some(Arc::clone(reason));
+            settle(&mut self.unsettled, entry);
+        }
+    }
+
+    /// Nothing known about where this manager's secrets stand holds any longer.
+    pub(super) fn forget_places(&mut self, manager: &str) {
+        self.places.forget(manager);
+    }
+
+    fn of_manager(&self, manager: &str) -> Vec<EntryId> {
+        let entries = self.entries.iter();
+        let of = entries.filter(|(_, entry)| &*entry.key.manager == manager);
+        of.map(|(id, _)| *id).collect()
     }
 
     /// The manager answers again: documents that wait out a failure are read within a second.
@@ -312,17 +516,27 @@ impl Cache {
         })
     }
 
-    /// Documents in use per manager, and why the last read of one of them failed.
-    pub(super) fn documents(&self, manager: &str) -> (usize, Option<Arc<str>>) {
-        let mut count = 0;
-        let mut failure = None;
+    /// What each manager's documents and references are worth now.
+    pub(super) fn tallies(&self, now: Instant) -> HashMap<Arc<str>, Tally> {
+        let mut tallies: HashMap<Arc<str>, Tally> = HashMap::new();
         for entry in self.entries.values() {
-            if &*entry.key.manager == manager {
-                count += 1;
-                failure = failure.or_else(|| entry.failure.clone());
+            let tally = tallies.entry(Arc::clone(&entry.key.manager)).or_default();
+            tally.documents += 1;
+            if tally.failure.is_none() {
+                tally.failure.clone_from(&entry.failure);
+            }
+            for slot in entry.slots.values() {
+                let (state, age) = slot.state(now, &entry.schedule);
+                let count = match state {
+                    ReferenceState::Fresh => &mut tally.fresh,
+                    ReferenceState::Stale => &mut tally.stale,
+                    ReferenceState::Refused => &mut tally.refused,
+                };
+                *count += slot.users.len();
+                tally.oldest = tally.oldest.max(age);
             }
         }
-        (count, failure)
+        tallies
     }
 
     fn entry_id(&mut self, now: Instant, key: DocumentKey, schedule: Schedule) -> EntryId {
@@ -332,97 +546,26 @@ impl Cache {
         self.last_entry += 1;
         let id = self.last_entry;
         self.ids.insert(key.clone(), id);
-        let entry = Entry {
-            key,
-            schedule,
-            slots: HashMap::new(),
-            due_at: now,
-            lapses_at: None,
-            in_flight: false,
-            touched: false,
-            unsettled: false,
-            failures: 0,
-            failure: None,
-            manager_version: None,
-        };
-        self.entries.insert(id, entry);
+        self.entries.insert(id, Entry::new(now, key, schedule));
         id
     }
-}
 
-impl Entry {
-    /// Takes the answer in and says when to ask next.
-    fn learn(
-        &mut self,
-        now: Instant,
-        started: Instant,
-        fields: &[Arc<str>],
-        answer: Answer,
-        versions: &mut u64,
-        jitter: &mut Jitter,
-    ) -> Instant {
-        let schedule = self.schedule;
-        for (selector, slot) in &mut self.slots {
-            slot.asked |= fields.binary_search(&selector.field).is_ok();
+    /// Collects what the users of an entry do not know yet, and notes when to look again.
+    fn tell(&mut self, now: Instant, id: EntryId, news: &mut News) {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return;
+        };
+        entry.tell(now, news);
+        if let Some(at) = entry.lapses_at.take() {
+            self.lapses.remove(&(at, id));
         }
-        let asked = |slot: &&mut Box<Slot>| slot.asked;
-        match answer {
-            Answer::Postponed(until, reason) => {
-                self.fail(reason);
-                return until + Duration::from_millis(200).mul_f64(jitter());
-            }
-            Answer::Failed(reason) => {
-                self.fail(reason);
-                return now + schedule.after_failure(self.failures, jitter());
-            }
-            Answer::Denied(reason) => {
-                for slot in self.slots.values_mut().filter(asked) {
-                    slot.denied(&reason, now, &schedule);
-                }
-            }
-            Answer::Found(mut document) => {
-                self.manager_version = document.version.take();
-                // Those that decode look first: the others take the field out of the document.
-                for decodes in [true, false] {
-                    let slots = self.slots.iter_mut().filter(|(selector, slot)| {
-                        slot.asked && selector.decode.is_some() == decodes
-                    });
-                    for (selector, slot) in slots {
-                        let field = if decodes {
-                            document.field(&selector.field)
-                        } else {
-                            document.take(&selector.field)
-                        };
-                        match value_of(field, selector.decode) {
-                            Ok(value) => slot.found(value, started, versions),
-                            Err(reason) => slot.denied(&reason.into(), now, &schedule),
-                        }
-                    }
-                }
-            }
+        let slots = entry.slots.values();
+        entry.lapses_at = slots
+            .filter_map(|slot| slot.lapses_at(now, &entry.schedule))
+            .min();
+        if let Some(at) = entry.lapses_at {
+            self.lapses.insert((at, id));
         }
-        self.failures = 0;
-        self.failure = None;
-        self.after_answer(now, started, jitter())
-    }
-
-    fn fail(&mut self, reason: Arc<str>) {
-        self.failures = self.failures.saturating_add(1);
-        self.failure = Some(reason);
-    }
-
-    fn after_answer(&self, now: Instant, started: Instant, jitter: f64) -> Instant {
-        let schedule = &self.schedule;
-        let missing = self.slots.values().any(|slot| slot.is_missing());
-        let retry = missing.then(|| now + schedule.after_denial(jitter));
-        let confirm = self
-            .slots
-            .values()
-            .filter_map(|slot| slot.confirm_at(schedule));
-        let found = self.slots.values().any(|slot| !slot.is_missing());
-        let refresh = found.then(|| started + schedule.after_success(jitter));
-        let next = confirm.chain(retry).chain(refresh).min();
-        next.unwrap_or_else(|| now + schedule.after_denial(jitter))
     }
 }
 
@@ -436,38 +579,10 @@ fn reschedule(due: &mut BTreeSet<(Instant, EntryId)>, id: EntryId, entry: &mut E
 
 /// Keeps `Entry::unsettled` and the count of such entries true.
 fn settle(count: &mut usize, entry: &mut Entry) {
-    if entry.unsettled && entry.slots.values().all(|slot| slot.asked) {
-        entry.unsettled = false;
-        *count -= 1;
+    match (entry.unsettled, entry.is_settled()) {
+        (true, true) => *count -= 1,
+        (false, false) => *count += 1,
+        _ => return,
     }
-}
-
-/// Collects what the users of an entry do not know yet, and notes when to look again.
-fn tell(
-    lapses: &mut BTreeSet<(Instant, EntryId)>,
-    now: Instant,
-    id: EntryId,
-    entry: &mut Entry,
-) -> News {
-    let mut news = News::new();
-    for slot in entry.slots.values_mut().filter(|slot| slot.asked) {
-        if let Some(outcome) = slot.news(now, &entry.schedule, entry.failure.as_ref()) {
-            news.extend(
-                slot.users
-                    .iter()
-                    .map(|user| (Arc::clone(user), outcome.clone())),
-            );
-        }
-    }
-    if let Some(at) = entry.lapses_at.take() {
-        lapses.remove(&(at, id));
-    }
-    let slots = entry.slots.values();
-    entry.lapses_at = slots
-        .filter_map(|slot| slot.lapses_at(now, &entry.schedule))
-        .min();
-    if let Some(at) = entry.lapses_at {
-        lapses.insert((at, id));
-    }
-    news
+    entry.unsettled = !entry.unsettled;
 }

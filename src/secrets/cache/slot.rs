@@ -37,15 +37,17 @@ struct Held {
     version: u64,
     /// Start of the last read that found it.
     seen: Instant,
+    /// The manager's item was replaced since.
+    doubted: bool,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Absent {
     since: Instant,
     reason: Arc<str>,
 }
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 enum Shown {
     Value(u64),
     Missing(Box<Arc<str>>),
@@ -59,6 +61,7 @@ impl Slot {
             && held.value.expose() == value.expose()
         {
             held.seen = seen;
+            held.doubted = false;
             return;
         }
         *versions += 1;
@@ -66,6 +69,7 @@ impl Slot {
             value: Arc::new(value),
             version: *versions,
             seen,
+            doubted: false,
         });
     }
 
@@ -86,6 +90,48 @@ impl Slot {
                 }
             }
         }
+    }
+
+    /// The manager's item was replaced: a value serves on as a stale one, all else is open again.
+    pub(super) fn doubt(&mut self) {
+        self.absent = None;
+        match &mut self.held {
+            Some(held) => held.doubted = true,
+            None => {
+                self.asked = false;
+                self.shown = None;
+            }
+        }
+    }
+
+    /// The slot of one of its users, for another place. Until that answers, what was said of the
+    /// value last still holds.
+    pub(super) fn for_mover(&self) -> Self {
+        let mut absent = self.absent.clone();
+        if let (Some(absent), Some(Shown::Missing(reason))) = (&mut absent, &self.shown) {
+            absent.reason = Arc::clone(reason);
+        }
+        Self {
+            shown: self.shown.clone(),
+            absent,
+            ..Self::default()
+        }
+    }
+
+    /// A "no" that says more than the last one.
+    pub(super) fn denied_before(&mut self, reason: Arc<str>, since: Instant) {
+        self.asked = true;
+        self.absent = Some(Box::new(Absent { since, reason }));
+    }
+
+    /// Whether the users were told something.
+    pub(super) fn has_shown(&self) -> bool {
+        self.shown.is_some()
+    }
+
+    /// Whether users of both were told the same.
+    pub(super) fn shows_as(&self, other: &Self) -> bool {
+        self.shown == other.shown
     }
 
     /// When a "no" has to be confirmed, if one has.
@@ -162,7 +208,7 @@ impl Slot {
         let age = now.saturating_duration_since(held.seen);
         let state = if age >= schedule.limit() {
             ReferenceState::Refused
-        } else if age > schedule.ttl || self.absent.is_some() {
+        } else if age > schedule.ttl || self.absent.is_some() || held.doubted {
             ReferenceState::Stale
         } else {
             ReferenceState::Fresh

@@ -30,8 +30,10 @@ impl Bench {
     fn add_selector(&mut self, path: &str, selector: Selector) -> (EntryId, Outcome) {
         let reference = format!("{path}/{}{:?}", selector.field, selector.decode);
         let now = self.clock.now();
-        self.cache
-            .add(now, key(path), SCHEDULE, selector, reference.into())
+        let outcome = self
+            .cache
+            .add(now, key(path), SCHEDULE, selector, reference.into());
+        (self.cache.ids[&key(path)], outcome)
     }
 
     fn due(&mut self) -> Vec<Job> {
@@ -46,10 +48,7 @@ impl Bench {
 
     fn answer(&mut self, job: &Job, answer: Answer) -> Vec<(String, Result<String, String>)> {
         let now = self.clock.now();
-        plain(
-            self.cache
-                .complete(now, now, job.entry, &job.fields, answer),
-        )
+        plain(self.cache.complete(now, now, job, answer, &nowhere))
     }
 
     /// Waits for the document's next turn and gives the answer then.
@@ -103,7 +102,12 @@ fn found(fields: &[(&str, &str)]) -> Answer {
 }
 
 fn denied() -> Answer {
-    Answer::Denied("document not found".into())
+    Answer::Denied(FetchError::NotFound)
+}
+
+/// A manager that knows one place for everything.
+fn nowhere(_: &Location, _: &FetchError) -> Option<Location> {
+    None
 }
 
 fn failed() -> Answer {
@@ -116,11 +120,10 @@ fn plain(news: News) -> Vec<(String, Result<String, String>)> {
     };
     let mut news: Vec<_> = news
         .into_iter()
-        .map(|(reference, outcome)| {
-            let outcome = outcome
-                .map(text)
-                .map_err(|unresolved| unresolved.to_string());
-            (reference.to_string(), outcome)
+        .map(|told| {
+            let outcome = told.outcome.map(text);
+            let outcome = outcome.map_err(|unresolved| unresolved.to_string());
+            (told.reference.to_string(), outcome)
         })
         .collect();
     news.sort();
@@ -162,9 +165,7 @@ fn a_version_changes_exactly_when_the_value_does() {
         let job = bench.one_due();
         let now = bench.clock.now();
         let answer = found(&[("x", value)]);
-        bench
-            .cache
-            .complete(now, now, job.entry, &job.fields, answer);
+        bench.cache.complete(now, now, &job, answer, &nowhere);
         let report = bench
             .cache
             .report(now, job.entry, &selector("x"), &"r".into());
@@ -196,7 +197,7 @@ fn the_next_read_begins_before_the_ttl_is_over_counted_from_the_start_of_the_las
     let now = bench.clock.now();
     bench
         .cache
-        .complete(now, started, job.entry, &job.fields, found(&[("x", "1")]));
+        .complete(now, started, &job, found(&[("x", "1")]), &nowhere);
     bench.wait();
     assert!(bench.clock.now() < started + SCHEDULE.ttl);
 }

@@ -10,6 +10,7 @@ pub mod client;
 pub mod dns;
 pub mod gateway;
 pub mod h2;
+pub mod moto;
 pub mod openbao;
 pub mod ports;
 pub mod relay;
