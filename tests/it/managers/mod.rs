@@ -1,6 +1,8 @@
 //! One conformance suite that every secret manager passes, through [`Backend`]; what is a
 //! manager's own stands in its file.
 
+mod counting;
+mod engine;
 mod env;
 mod file;
 mod vault;
@@ -253,7 +255,8 @@ impl Room {
         failed().into_iter().collect()
     }
 
-    async fn wait(&self, mut done: impl FnMut() -> bool, complaint: impl Fn() -> String) {
+    /// Waits until it is so.
+    pub async fn wait(&self, mut done: impl FnMut() -> bool, complaint: impl Fn() -> String) {
         let deadline = Instant::now() + PATIENCE;
         while !done() {
             assert!(Instant::now() < deadline, "{}", complaint());
