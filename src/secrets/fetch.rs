@@ -285,7 +285,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 mod tests {
     use super::*;
     use crate::clock::{Clock as _, ManualClock};
-    use crate::secrets::manager::{Document, Location};
+    use crate::secrets::manager::{Document, Location, Step};
     use crate::secrets::reference::{Key, ReferenceError};
 
     /// Tends until it is dropped, and says when that happens.
@@ -327,6 +327,47 @@ mod tests {
         drop(tending);
         ended.await.expect_err("what tends must be dropped");
         assert_eq!(Arc::strong_count(&runner), 1, "and hold nothing");
+    }
+
+    /// What ends a value, and what opens the circuit; no error does both.
+    #[test]
+    fn only_the_managers_own_word_about_a_document_is_an_answer() {
+        let (answers, outages, others) = (
+            [
+                FetchError::NotFound,
+                FetchError::Deleted,
+                FetchError::Forbidden,
+                FetchError::Unsupported("x"),
+            ],
+            [
+                FetchError::Unreachable(Step::Dns, "x".into()),
+                FetchError::Unreachable(Step::Tcp, "x".into()),
+                FetchError::Unreachable(Step::Tls, "x".into()),
+                FetchError::TimedOut,
+                FetchError::Sealed,
+                FetchError::Throttled,
+                FetchError::ServerError(500),
+                FetchError::TokenRefused,
+                FetchError::Redirected(302),
+            ],
+            [
+                FetchError::UnexpectedStatus(404),
+                FetchError::Garbage("x"),
+                FetchError::Unreadable("x".into()),
+                FetchError::TooLarge(1),
+                FetchError::Insecure("x"),
+            ],
+        );
+        for (errors, authoritative, blames) in [
+            (&answers[..], true, false),
+            (&outages[..], false, true),
+            (&others[..], false, false),
+        ] {
+            for error in errors {
+                assert_eq!(error.is_authoritative(), authoritative, "{error}");
+                assert_eq!(error.blames_manager(), blames, "{error}");
+            }
+        }
     }
 
     #[test]

@@ -36,6 +36,18 @@ pub(super) struct TlsConfig {
     verify: Option<bool>,
 }
 
+impl TlsConfig {
+    /// Whether it names a certificate of ours.
+    pub(super) fn has_identity(&self) -> bool {
+        self.client_cert.is_some()
+    }
+
+    /// As `verify: false`.
+    pub(super) fn accept_any_certificate(&mut self) {
+        self.verify = Some(false);
+    }
+}
+
 /// A client bound to one server.
 pub(super) struct HttpClient {
     client: Client,
@@ -89,11 +101,6 @@ impl HttpClient {
             None => request,
         }
     }
-
-    /// [`HttpClient::request`] with GET.
-    pub(super) fn get(&self, path: &str) -> RequestBuilder {
-        self.request(Method::GET, path)
-    }
 }
 
 /// A body that is wiped when it was sent (the transport's own buffers apart).
@@ -142,12 +149,19 @@ fn finish(builder: ClientBuilder) -> Result<Client, BuildError> {
 
 /// Sends and reads at most [`MAX_DOCUMENT_BYTES`].
 pub(super) async fn send(request: RequestBuilder) -> Result<Answer, FetchError> {
+    let response = open(request).await?;
+    let status = response.status();
+    Ok((status, read(response).await?))
+}
+
+/// Sends and reads the head, which is no redirect.
+pub(super) async fn open(request: RequestBuilder) -> Result<Response, FetchError> {
     let response = request.send().await.map_err(|error| unreachable(&error))?;
     let status = response.status();
     if status.is_redirection() {
         return Err(FetchError::Redirected(status.as_u16()));
     }
-    Ok((status, read(response).await?))
+    Ok(response)
 }
 
 /// The body, if it is at most [`MAX_DOCUMENT_BYTES`] long.
@@ -180,6 +194,12 @@ fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
         *body = grown;
     }
     body.extend_from_slice(chunk);
+}
+
+/// An address that paths can be appended to, out of the field of that name.
+pub(super) fn base(field: &str, uri: &str) -> Result<String, BuildError> {
+    let url = parse_uri(uri).map_err(|error| BuildError::new(field, error.message))?;
+    Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
 pub(super) fn parse_uri(uri: &str) -> Result<Url, BuildError> {

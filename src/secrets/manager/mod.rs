@@ -6,6 +6,7 @@ mod aws;
 pub mod document;
 pub mod env;
 pub mod file;
+pub mod gcp;
 mod http;
 pub mod vault;
 
@@ -44,7 +45,7 @@ pub struct ManagerDef {
 pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
-pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &vault::DEF];
+pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &gcp::DEF, &vault::DEF];
 
 /// Something that keeps secrets.
 #[async_trait]

@@ -7,10 +7,12 @@
 
 pub mod audit;
 pub mod certs;
+pub mod chaos;
 pub mod client;
 pub mod dns;
 pub mod gateway;
 pub mod h2;
+pub mod moto;
 pub mod openbao;
 pub mod ports;
 pub mod relay;

@@ -365,6 +365,76 @@ async fn a_manager_that_goes_silent_and_comes_back_is_told_once_each() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_manager_says_of_a_document_ends_its_value_once_it_is_confirmed() {
+    let bao = OpenBao::start().await;
+    let rules = |but: &str| {
+        let all = r#"path "secret/*" { capabilities = ["read"] }"#;
+        format!("{all}\npath \"secret/data/apisix/{but}\" {{ capabilities = [\"deny\"] }}")
+    };
+    let token = bao.token_with("reader", &rules("none")).await;
+    let neg_ttl = Duration::from_millis(700);
+    let room = Room::new(Duration::from_millis(200), neg_ttl);
+    assert_eq!(room.configure("vault/main", vault(&bao.addr, &token)), []);
+    let cases = [
+        ("deleted", "document version is deleted"),
+        ("destroyed", "document version is deleted"),
+        ("gone", "document not found"),
+        ("denied", "forbidden by the manager"),
+        ("kept", ""),
+    ];
+    for (name, _) in cases {
+        bao.put_v2(&format!("apisix/{name}"), json!({"k": name}))
+            .await;
+    }
+    let references = cases.map(|(name, _)| format!("$secret://vault/main/{name}/k"));
+    let view = room
+        .ensure(&references.each_ref().map(String::as_str))
+        .await;
+    assert!(
+        references
+            .iter()
+            .all(|reference| view.resolve(reference).is_ok())
+    );
+
+    bao.call("DELETE", "secret/data/apisix/deleted", Value::Null)
+        .await;
+    let first = json!({"versions": [1]});
+    bao.call("PUT", "secret/destroy/apisix/destroyed", first)
+        .await;
+    bao.call("DELETE", "secret/metadata/apisix/gone", Value::Null)
+        .await;
+    bao.policy("reader", &rules("denied")).await;
+    for ((_, why), reference) in cases.iter().zip(&references).take(4) {
+        let doubted = || {
+            let report = room.report(reference);
+            report.state != ReferenceState::Fresh && report.reason.as_deref() == Some(why)
+        };
+        room.wait(doubted, || format!("{:?}", room.report(reference)))
+            .await;
+    }
+    for ((_, why), reference) in cases.iter().zip(&references).take(4) {
+        room.until(reference, Err(why)).await;
+    }
+    // Each was said twice, and the second time `neg_ttl` after the first.
+    let refused = |reference: &String| {
+        let events = room.events("vault/main").into_iter();
+        events
+            .filter(|event| matches!(event, Event::Refused { reference: of, .. } if **of == **reference))
+            .count()
+    };
+    assert!(
+        references
+            .iter()
+            .take(4)
+            .all(|reference| refused(reference) == 1)
+    );
+    assert_eq!(
+        text(&room.secrets.view(), &references[4]),
+        Ok("kept".into())
+    );
+}
+
 /// Looks into the room whenever it is told something, which it could not under the room's lock.
 #[derive(Default)]
 struct Curious {

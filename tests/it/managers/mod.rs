@@ -1,6 +1,8 @@
 //! One conformance suite that every secret manager passes, through [`Backend`]; what is a
 //! manager's own stands in its file.
 
+mod aws;
+mod aws_chain;
 mod counting;
 mod engine;
 mod env;

@@ -35,6 +35,7 @@ use crate::secrets::value::Secret;
 pub(in crate::secrets) const DEF: ManagerDef = ManagerDef {
     name: "aws",
     build: |fields, ctx| build(fields.parse()?, ctx),
+    // A key that is replaced is another of the same account as a rule.
     access: &[
         "access_key_id",
         "secret_access_key",
