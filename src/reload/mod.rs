@@ -7,7 +7,7 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -80,7 +80,8 @@ impl Reload {
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
         let view = ensure(&self.documents, None, &self.secrets, self.load_wait).await;
-        self.publish(view, Trigger::Source).await;
+        let began = self.clock.now();
+        self.publish(view, Trigger::Source, began).await;
     }
 
     /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
@@ -117,7 +118,8 @@ impl Reload {
                 let before = std::mem::replace(&mut self.documents, Arc::new(documents));
                 let before = Some(&*before);
                 let view = ensure(&self.documents, before, &self.secrets, self.load_wait).await;
-                self.publish(view, Trigger::Source).await;
+                let began = self.clock.now();
+                self.publish(view, Trigger::Source, began).await;
             }
             Err(error) => self.reject(&error),
         }
@@ -131,9 +133,10 @@ impl Reload {
     }
 
     async fn recompile(&mut self) {
+        let began = self.clock.now();
         let view = self.secrets.view();
         if !view.changed_since(&self.view).is_empty() {
-            self.publish(view, Trigger::Secrets).await;
+            self.publish(view, Trigger::Secrets, began).await;
         }
     }
 
@@ -142,7 +145,8 @@ impl Reload {
         self.status.rejected(error.to_string());
     }
 
-    async fn publish(&mut self, view: View, trigger: Trigger) {
+    /// Compiles and publishes what was begun then.
+    async fn publish(&mut self, view: View, trigger: Trigger, began: Instant) {
         let previous = self.cell.current();
         let snapshot = {
             let (documents, view) = (Arc::clone(&self.documents), view.clone());
@@ -163,8 +167,9 @@ impl Reload {
         let seeks = trigger == Trigger::Source || graph::moved(&view, &self.view);
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
-        let revision = snapshot.revision;
+        let (revision, consumers) = (snapshot.revision, snapshot.consumers_built);
         self.cell.publish(Arc::new(snapshot));
+        let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.
         blocking(move || drop(previous)).await;
         self.env.kept.sweep();
@@ -177,7 +182,11 @@ impl Reload {
         if let (Trigger::Source, Some(audit)) = (trigger, self.status.audit()) {
             self.inventory.tell(audit, &self.secrets);
         }
-        log::info!("configuration in force: revision={revision} trigger={trigger:?}");
+        let took = took.as_secs_f64() * 1e3;
+        log::info!(
+            "configuration in force: revision={revision} trigger={trigger:?} \
+             consumers_built={consumers} took={took:.1} ms"
+        );
     }
 }
 

@@ -28,6 +28,7 @@ mod plugins;
 mod protocols;
 mod quickstart;
 mod resolve;
+mod scale;
 mod secret_rotation;
 mod smoke;
 mod tls;

@@ -79,7 +79,7 @@ fn a_manager_that_is_not_declared_is_told_once_with_its_users() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     let gone = "secrets/vault/gone: is used by 1 object (global_rules/g) and is not declared";
     assert!(lines[0].contains(gone), "{lines:?}");
-    assert!(lines[0].starts_with("t.yaml:17:"), "{lines:?}");
+    assert!(lines[0].starts_with("t.yaml:16:"), "{lines:?}");
     let renamed = documents(&RESOURCES.replace("id: vault/main", "id: vault/new"));
     let lines = told(&renamed, Some(&before));
     let hint = "(consumers/jack) and was removed; secrets/vault/new is new: was it renamed?";
