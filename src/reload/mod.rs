@@ -260,7 +260,9 @@ fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let new = snapshot
         .diagnostics
         .iter()
-        .filter(|diagnostic| !known.contains(&key(diagnostic)));
+        .filter(|diagnostic| !known.contains(&key(diagnostic)))
+        // Told once per manager, with its users.
+        .filter(|diagnostic| diagnostic.code != references::MISSING_MANAGER);
     // A manager that is away leaves a finding per reference; one line says it for all.
     let mut unresolved: BTreeMap<_, (&Diagnostic, usize)> = BTreeMap::new();
     let mut others = Vec::new();

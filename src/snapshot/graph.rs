@@ -361,3 +361,6 @@ pub const MANAGER_IN_USE: &str = "manager-in-use";
 
 /// How many objects a finding names.
 const MOST_NAMED: usize = 10;
+
+#[cfg(test)]
+mod tests;

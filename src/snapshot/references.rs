@@ -35,7 +35,7 @@ pub(super) fn unresolved(
                     "expected a reference into a declared manager; there is no valid item secrets/{}",
                     key.manager
                 );
-                (Severity::Error, "missing-manager", message)
+                (Severity::Error, MISSING_MANAGER, message)
             }
             _ => (Severity::Warning, UNRESOLVED, missing.to_string()),
         },
@@ -45,6 +45,9 @@ pub(super) fn unresolved(
 /// Code of the finding that a reference has no value at present.
 pub const UNRESOLVED: &str = "unresolved-reference";
 
+/// Code of the finding that a reference names a manager that is not declared.
+pub const MISSING_MANAGER: &str = "missing-manager";
+
 /// Whether findings of this code are about references without value.
 #[must_use]
 pub fn is_about_value(code: &str) -> bool {
@@ -52,7 +55,7 @@ pub fn is_about_value(code: &str) -> bool {
 }
 
 /// Codes of all findings about references without value.
-const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", "missing-manager"];
+const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", MISSING_MANAGER];
 
 /// Every reference the documents hold, those of managers' own fields aside.
 #[must_use]

@@ -83,6 +83,28 @@ async fn metrics_tell_an_outage_of_a_manager_from_beginning_to_end() {
         value("adoptions_total", &[]) == Some(1.0)
     });
 
+    let listed = |query: &str| -> Value {
+        let path = format!("/status/secrets?{query}");
+        let reply = client::get(gateway.status(), &path, &[("Host", "status")]);
+        serde_json::from_str(&reply.text()).unwrap()
+    };
+    assert_eq!(listed("")["total"], 3);
+    let alice = &listed("manager=vault%2Fmain&state=fresh")["references"][0];
+    assert_eq!(alice["reference"], "$secret://vault/main/alice/key");
+    assert_eq!(
+        (&alice["manager_version"], &alice["path"]),
+        (&json!("2"), &json!("alice"))
+    );
+    assert!(
+        alice["age_seconds"].is_u64() && alice["version"].is_u64(),
+        "{alice}"
+    );
+    let bob = listed("state=refused&limit=1");
+    assert_eq!(
+        bob["references"][0]["reason"], "document not found",
+        "{bob}"
+    );
+
     bao.seal().await;
     wait_until("the outage is told", || {
         value("fetch_errors_total", &["kind=\"sealed\""]) >= Some(5.0)
