@@ -11,10 +11,10 @@ use serde_json::Value;
 use super::environment::Environment;
 use super::settings::{SettingsError, secrets_settings, with_environment};
 use crate::clock::Clock;
-use crate::config::bootstrap::{Bootstrap, Declared, TRUSTED_CERTIFICATE};
+use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, TRUSTED_CERTIFICATE};
 use crate::config::resource::Item;
 use crate::reload;
-use crate::secrets::{Secrets, View};
+use crate::secrets::{Secret, Secrets, View};
 use crate::snapshot::substitute;
 use crate::tls::CaBundle;
 
@@ -47,6 +47,25 @@ pub(super) fn settle<'a>(
         settled.to_mut().plugin_attr.put("prometheus", attr);
     }
     Ok(settled)
+}
+
+/// The key of the audit log as it is now; `None` where none is set.
+///
+/// # Errors
+/// It has no value.
+pub(super) fn audit_key(
+    bootstrap: &Bootstrap,
+    declared: &Declared,
+    clock: &Arc<dyn Clock>,
+    environment: &Environment,
+) -> Result<Option<Secret>, SettingsError> {
+    let Some(item) = declared.setting(AUDIT_KEY) else {
+        return Ok(None);
+    };
+    let view = fetch(bootstrap, declared, &[item], clock, environment)?;
+    let values = values(item, &view)?;
+    let key = values.expose().as_str().unwrap_or_default();
+    Ok(Some(Secret::from(key.to_owned())))
 }
 
 fn fetch(

@@ -14,6 +14,7 @@ mod harness;
 mod bad_requests;
 mod chaos;
 mod check;
+mod everywhere;
 mod examples;
 mod fail_closed;
 mod hot_reload;

@@ -45,7 +45,7 @@ impl Fallback {
         };
         let Some(consumer) = req.state.consumers.by_name.get(anonymous).cloned() else {
             log::warn!(
-                "{} failed to authenticate the request, code: 401. error: failed to get anonymous consumer {anonymous}",
+                "{} failed to authenticate the request, code: 401. error: failed to get the anonymous consumer",
                 self.plugin
             );
             return self.no_anonymous.clone().into();

@@ -58,6 +58,8 @@ impl Env {
 mod tests {
     use super::*;
 
+    const NO_OBJECT: &str = "decode failed: environment variable is not a JSON object";
+
     fn env() -> Env {
         let pair = |name: &str, value: &str| (name.to_owned(), Secret::from(value.to_owned()));
         Env::of_process(&[
@@ -69,6 +71,12 @@ mod tests {
                 r#"{"a":"1","b/c":"2","n":7,"t":true,"o":{"a":"x"},"e":""}"#,
             ),
             pair("PATH", "ours"),
+            pair(
+                "ODD",
+                r#"{"k?version=1#f":"3","ключ":"4","":"5","f":1.5,"z":null,"s":"\u0041"}"#,
+            ),
+            pair("LIST", "[1]"),
+            pair("CUT", r#"{"a":"hunter2"#),
         ])
     }
 
@@ -89,11 +97,17 @@ mod tests {
             ("JSON", Some("o"), Err("value is an object")),
             ("JSON", Some("t"), Err("value is a boolean")),
             ("JSON", Some("e"), Err("value is empty")),
-            (
-                "TOKEN",
-                Some("a"),
-                Err("decode failed: environment variable is not a JSON object"),
-            ),
+            ("JSON", Some("A"), Err("field not found")),
+            ("JSON", Some("b"), Err("field not found")),
+            ("ODD", Some("k?version=1#f"), Ok("3")),
+            ("ODD", Some("ключ"), Ok("4")),
+            ("ODD", Some("f"), Ok("1.5")),
+            ("ODD", Some("s"), Ok("A")),
+            ("ODD", Some("z"), Err("value is null")),
+            ("LIST", Some("0"), Err(NO_OBJECT)),
+            ("CUT", Some("a"), Err(NO_OBJECT)),
+            ("EMPTY", Some("a"), Err(NO_OBJECT)),
+            ("TOKEN", Some("a"), Err(NO_OBJECT)),
         ] {
             let value = env.resolve(name, key);
             let value = value

@@ -96,6 +96,8 @@ pub enum SegmentFault {
     EncodedSlash,
     /// A control character, also percent-encoded.
     Control,
+    /// Percent-encoded bytes that are no UTF-8, which lenient readers take for other characters.
+    NotUtf8,
 }
 
 impl fmt::Display for SegmentFault {
@@ -105,6 +107,7 @@ impl fmt::Display for SegmentFault {
             Self::Dots => "'.' or '..' segment",
             Self::EncodedSlash => "encoded slash or backslash",
             Self::Control => "control character",
+            Self::NotUtf8 => "percent-encoding that is not UTF-8",
         })
     }
 }
@@ -267,17 +270,19 @@ fn check_segment(segment: &str) -> Result<(), ReferenceError> {
 }
 
 fn segment_fault(segment: &[u8]) -> Option<SegmentFault> {
-    if segment == b"." || segment == b".." {
+    // Some servers cut parameters (`..;v=1`) off before they look.
+    let name = segment.split(|byte| *byte == b';').next();
+    if matches!(name, Some(b"." | b"..")) {
         return Some(SegmentFault::Dots);
     }
     if segment.iter().any(|byte| matches!(byte, b'/' | b'\\')) {
         return Some(SegmentFault::EncodedSlash);
     }
-    let control = match std::str::from_utf8(segment) {
-        Ok(text) => text.chars().any(char::is_control),
-        Err(_) => segment.iter().any(u8::is_ascii_control),
-    };
-    control.then_some(SegmentFault::Control)
+    match std::str::from_utf8(segment) {
+        Ok(text) if text.chars().any(char::is_control) => Some(SegmentFault::Control),
+        Ok(_) => None,
+        Err(_) => Some(SegmentFault::NotUtf8),
+    }
 }
 
 fn parse_query(query: Option<&str>) -> Result<(Option<Arc<str>>, Option<Decode>), ReferenceError> {

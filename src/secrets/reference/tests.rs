@@ -1,3 +1,7 @@
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rand::rngs::StdRng;
+use rand::{Rng as _, SeedableRng as _};
+
 use super::*;
 
 fn key(text: &str) -> Key {
@@ -180,6 +184,13 @@ fn no_segment_can_step_out_of_the_prefix() {
         "a%0d%0ab",
         "a\u{85}b",
         "a\u{7f}",
+        "..;",
+        "..;v=1",
+        ".%3bx",
+        "%2e%2e%253B",
+        "%c0%ae%c0%ae",
+        "%25c0%25af",
+        "%ff",
     ];
     for segment in bad {
         for text in [
@@ -222,6 +233,96 @@ fn whatever_parses_stays_below_its_manager() {
             assert!(!read.contains(['/', '\\', '\0', '?', '#']), "{rest:?}");
         }
     }
+}
+
+/// A segment as an attacker would write it: harmless or hostile, each byte plain or encoded up to
+/// three times over, in either case, also overlong.
+fn hostile_segment(random: &mut StdRng) -> String {
+    const PIECES: &[&str] = &[
+        "..", ".", "/", "\\", ";", "a", "é", "%", "\0", "\n", "?", "#", " ", "\u{ff0e}", "\u{2215}",
+    ];
+    let mut segment = String::new();
+    for _ in 0..random.random_range(1..4) {
+        let piece = PIECES[random.random_range(0..PIECES.len())];
+        let times = random.random_range(0..4);
+        let mut text = piece.to_owned();
+        for _ in 0..times {
+            let encoded = text.bytes().map(|byte| match random.random_range(0..8) {
+                0 if !byte.is_ascii_control() => char::from(byte).to_string(),
+                1 if byte < 0x40 => format!("%c0%{:02x}", byte | 0x80),
+                n if n % 2 == 0 => format!("%{byte:02x}"),
+                _ => format!("%{byte:02X}"),
+            });
+            let encoded: String = encoded.collect();
+            text = encoded.chars().filter(char::is_ascii).collect();
+        }
+        segment.push_str(&text);
+    }
+    segment
+}
+
+/// How a path is read that was decoded any number of times on the way, by a reader who is lenient
+/// with what is no UTF-8, cuts off parameters and resolves dots.
+fn lenient_readings(path: &str) -> Vec<Vec<String>> {
+    let mut reading = path.as_bytes().to_vec();
+    let mut readings = Vec::new();
+    loop {
+        let text = String::from_utf8_lossy(&reading).replace('\\', "/");
+        let mut steps: Vec<String> = Vec::new();
+        for step in text.split('/') {
+            match step.split(';').next().unwrap_or_default() {
+                "" | "." => {}
+                ".." => {
+                    steps.pop();
+                }
+                name => steps.push(name.to_owned()),
+            }
+        }
+        readings.push(steps);
+        let decoded: Vec<u8> = percent_encoding::percent_decode(&reading).collect();
+        if decoded.len() == reading.len() {
+            return readings;
+        }
+        reading = decoded;
+    }
+}
+
+#[test]
+fn no_accepted_reference_leaves_its_prefix_however_it_is_encoded() {
+    let seed: u64 = rand::random();
+    let mut random = StdRng::seed_from_u64(seed);
+    let (mut accepted, mut refused) = (0, 0);
+    for _ in 0..40_000 {
+        let count = random.random_range(1..5);
+        let segments: Vec<_> = (0..count).map(|_| hostile_segment(&mut random)).collect();
+        let text = format!("$secret://vault/1/{}", segments.join("/"));
+        let Ok(reference) = Reference::parse(&text) else {
+            refused += 1;
+            continue;
+        };
+        accepted += 1;
+        let Target::Managed(key) = reference.target() else {
+            panic!("{text:?} (seed {seed})");
+        };
+        let (path, field) = key.split_last();
+        // As `vault` and `gcp` send it: each segment encoded by itself, below the prefix.
+        let encode = |segment| utf8_percent_encode(segment, NON_ALPHANUMERIC).to_string();
+        let sent: Vec<_> = path.split('/').map(encode).collect();
+        let url = format!("http://manager/v1/mount/data/prefix/{}", sent.join("/"));
+        let url = reqwest::Url::parse(&url).expect("an encoded path is part of a URL");
+        for reading in lenient_readings(url.path()) {
+            let inside = reading.starts_with(&["v1", "mount", "data", "prefix"].map(String::from));
+            assert!(inside, "{text:?} is read as {reading:?} (seed {seed})");
+        }
+        // As `file` looks for it.
+        let file = std::path::Path::new("/root").join(format!("{path}/{field}").trim_matches('/'));
+        let leaves = file
+            .components()
+            .skip(2)
+            .any(|component| !matches!(component, std::path::Component::Normal(_)));
+        assert!(key.field.is_some() || !leaves, "{text:?} (seed {seed})");
+    }
+    assert!(accepted > 1000 && refused > 1000, "{accepted} {refused}");
 }
 
 #[test]

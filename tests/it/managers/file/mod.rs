@@ -1,6 +1,8 @@
 //! `file` against a real folder.
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+mod mounts;
+mod trust;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -81,79 +83,6 @@ async fn json_documents_conform() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn yaml_documents_conform() {
     conformance(Folder::new("yaml")).await;
-}
-
-#[tokio::test]
-async fn one_value_per_file_is_read_and_a_change_is_seen_long_before_the_ttl() {
-    let folder = Folder::new("json");
-    // As Kubernetes mounts a secret: links into a folder that is swapped as a whole.
-    std::fs::create_dir(folder.root().join("..1")).unwrap();
-    std::fs::write(folder.root().join("..1/token"), "one\n").unwrap();
-    symlink("..1", folder.root().join("..data")).unwrap();
-    symlink("..data/token", folder.root().join("token")).unwrap();
-    let room = Room::new(Duration::from_secs(600), Duration::from_secs(60));
-    assert_eq!(room.configure("file/main", folder.fields()), []);
-    let reference = "$secret://file/main/token";
-    let view = room
-        .ensure(&[reference, "$secret://file/main/..data/token"])
-        .await;
-    assert_eq!(text(&view, reference), Ok("one".to_owned()));
-    // The watch starts with the loop's next turn.
-    tokio::time::sleep(Duration::from_millis(1200)).await;
-
-    std::fs::create_dir(folder.root().join("..2")).unwrap();
-    std::fs::write(folder.root().join("..2/token"), "two\n").unwrap();
-    symlink("..2", folder.root().join("..new")).unwrap();
-    std::fs::rename(folder.root().join("..new"), folder.root().join("..data")).unwrap();
-    room.until(reference, Ok("two")).await;
-}
-
-#[tokio::test]
-async fn what_others_may_write_and_what_lies_outside_is_refused() {
-    let folder = Folder::new("json");
-    let root = folder.root();
-    let mode = |path: &str, mode| {
-        let permissions = std::fs::Permissions::from_mode(mode);
-        std::fs::set_permissions(root.join(path), permissions).unwrap();
-    };
-    std::fs::write(root.join("open"), "x").unwrap();
-    mode("open", 0o666);
-    std::fs::write(root.join("doc.json"), r#"{"k":"x"}"#).unwrap();
-    mode("doc.json", 0o646);
-    std::fs::create_dir(root.join("shared")).unwrap();
-    std::fs::write(root.join("shared/k"), "x").unwrap();
-    mode("shared", 0o777);
-    std::fs::write(folder.home.path().join("outside"), "x").unwrap();
-    symlink("../outside", root.join("link")).unwrap();
-    std::fs::write(root.join("bad.json"), "{").unwrap();
-    std::fs::write(root.join("fine"), "x").unwrap();
-
-    let room = Room::new(Duration::from_secs(600), Duration::from_secs(60));
-    assert_eq!(room.configure("file/main", folder.fields()), []);
-    let expected = [
-        ("open", Err("others may write the file")),
-        ("doc/k", Err("not trusted: others may write the file")),
-        ("shared/k", Err("others may write the folder")),
-        ("link", Err("link leads out of the folder")),
-        ("bad/k", Err("answer not understood: not a JSON object")),
-        ("fine", Ok("x")),
-        (
-            "fine?version=1",
-            Err("error format: files have no versions"),
-        ),
-    ];
-    let references = expected.map(|(rest, _)| format!("$secret://file/main/{rest}"));
-    let view = room
-        .ensure(&references.each_ref().map(String::as_str))
-        .await;
-    for (reference, (_, expected)) in references.iter().zip(expected) {
-        let found = text(&view, reference);
-        assert_eq!(
-            found.as_deref().map_err(String::as_str),
-            expected,
-            "{reference}"
-        );
-    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
