@@ -164,8 +164,6 @@ routes:
     let reply = gateway.get("a.test", "/", &[("X-Harmless", &key)]);
     found("the answer", format!("{reply:?}").as_bytes());
     found("the metrics page", gateway.metrics_page().as_bytes());
-    let ready = client::get(gateway.status(), "/status/ready", &[("Host", "status")]);
-    found("readiness", ready.text().as_bytes());
     for command in COMMANDS {
         let text = said(&gateway, "apisix.yaml", command, &[]);
         found(&command.join(" "), &text);

@@ -5,6 +5,7 @@ mod aws;
 mod aws_chain;
 mod env;
 mod file;
+mod gcp;
 mod vault;
 
 use std::collections::BTreeSet;
