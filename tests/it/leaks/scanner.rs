@@ -143,6 +143,7 @@ secrets:
 consumers:
   - {{ username: {MARK}, plugins: {{ key-auth: {{ key: $secret://vault/{MARK}/a/k }} }} }}
 routes:
+  - {{ id: unfit-{MARK}, uri: /unfit, plugins: {{ redirect: {{ ret_code: text, uri: /x }} }} }}
   - id: {MARK}
     host: a.test
     uri: /*
