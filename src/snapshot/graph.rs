@@ -170,7 +170,9 @@ pub fn undeclared_managers(documents: &Documents, before: Option<&Documents>) ->
     let finding = |(manager, uses): (&str, Vec<&Use>)| Diagnostic {
         severity: Severity::Error,
         code: MANAGER_IN_USE,
-        place: Place::default(),
+        place: uses.first().map_or_else(Place::default, |first| {
+            documents.places.locate(&first.place, &first.field)
+        }),
         object: format!("secrets/{manager}"),
         field: String::new(),
         message: format!(

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use claviger::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use super::super::Told;
-use super::build;
 
 #[test]
 fn fields_that_cannot_work_are_refused_by_name() {
     let told = Arc::new(Told::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let build = |fields: Value| super::build(fields, &told, &clock);
     let rsa = |bits| {
         let key = openssl::rsa::Rsa::generate(bits).unwrap();
         String::from_utf8(key.private_key_to_pem().unwrap()).unwrap()
@@ -21,8 +23,8 @@ fn fields_that_cannot_work_are_refused_by_name() {
         account[name] = value;
         json!({ "auth_config": account })
     };
-    assert!(build(json!({ "auth_config": account }), &told).is_ok());
-    assert!(build(with("scope", json!("one")), &told).is_ok());
+    assert!(build(json!({ "auth_config": account })).is_ok());
+    assert!(build(with("scope", json!("one"))).is_ok());
     let home = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = home.path().join(name);
@@ -30,7 +32,7 @@ fn fields_that_cannot_work_are_refused_by_name() {
         json!({ "auth_file": path })
     };
     let fine = file("fine", &account.to_string());
-    assert!(build(fine, &told).is_ok());
+    assert!(build(fine).is_ok());
     let open = file("open", &account.to_string());
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o666);
     std::fs::set_permissions(home.path().join("open"), mode).unwrap();
@@ -111,7 +113,7 @@ fn fields_that_cannot_work_are_refused_by_name() {
             "none",
         ),
     ] {
-        let error = build(fields.clone(), &told)
+        let error = build(fields.clone())
             .err()
             .unwrap_or_else(|| panic!("{fields}"));
         assert_eq!(error.field, field, "{error}");
@@ -121,5 +123,5 @@ fn fields_that_cannot_work_are_refused_by_name() {
     }
     let mut beside = json!({ "auth_config": account });
     beside["metadata_uri"] = json!("http://a");
-    assert_eq!(build(beside, &told).err().unwrap().field, "metadata_uri");
+    assert_eq!(build(beside).err().unwrap().field, "metadata_uri");
 }

@@ -1,12 +1,15 @@
 //! How `gcp` comes by a token, keeps it, and loses it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use claviger::clock::{Clock, ManualClock};
+use claviger::secrets::manager::Manager;
 use claviger::secrets::{Event, ReferenceState, Secret, SecretsSettings};
 use serde_json::json;
 
-use super::super::{Room, text};
-use super::{Cloud, EMAIL, LOGGED_IN, events, manager, until, value};
+use super::super::{Room, Told, text};
+use super::{Cloud, EMAIL, LOGGED_IN, build, events, manager, until, value};
 use crate::harness::google::Tokens;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +129,7 @@ async fn tokens_are_replaced_ahead_of_their_end_and_no_read_fails() {
         "{told:?}"
     );
     assert_eq!(cloud.google.reads().1, 0, "no read without a living token");
-    let login = room.secrets.manager_report()[0].login.clone();
+    let login = room.secrets.manager_report()[0].login;
     assert!(login.is_some(), "its end is reported");
     assert!(
         cloud.google.complaints().is_empty(),
@@ -147,9 +150,21 @@ async fn a_login_that_fails_leaves_values_in_force_and_heals_by_itself() {
     let view = room.ensure(&[reference]).await;
     assert_eq!(text(&view, reference), Ok("v".to_owned()));
     for (tokens, kind, why) in [
-        (Tokens::Refused, "login", "login failed: token endpoint does not accept"),
-        (Tokens::Garbage, "login", "login failed: answer not understood: login is not answered in JSON"),
-        (Tokens::Failing, "server_error", "manager failed with status 503"),
+        (
+            Tokens::Refused,
+            "login",
+            "login failed: token endpoint does not accept",
+        ),
+        (
+            Tokens::Garbage,
+            "login",
+            "login failed: answer not understood: login is not answered in JSON",
+        ),
+        (
+            Tokens::Failing,
+            "server_error",
+            "manager failed with status 503",
+        ),
         (Tokens::Never, "timed_out", ""),
     ] {
         cloud.google.set_tokens(tokens);
@@ -173,23 +188,48 @@ async fn a_login_that_fails_leaves_values_in_force_and_heals_by_itself() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_token_serves_to_its_end_while_the_next_is_refused() {
     let cloud = Cloud::start().await;
-    // Kept for four seconds; the next is asked for after three.
-    cloud.google.set_life(64, Duration::from_secs(60));
     cloud.drongo.put("db", b"v").await;
-    let room = Room::new(Duration::from_millis(100), Duration::from_millis(100));
-    assert_eq!(room.configure("gcp/main", cloud.fields()), []);
-    let reference = "$secret://gcp/main/db";
-    room.ensure(&[reference]).await;
+    let clock = Arc::new(ManualClock::new());
+    let told = Arc::new(Told::default());
+    let timed: Arc<dyn Clock> = Arc::clone(&clock) as _;
+    let manager: Arc<dyn Manager> = build(cloud.fields(), &told, &timed).unwrap().into();
+    let tended = Arc::clone(&manager);
+    let tending = tokio::spawn(async move { tended.tend().await });
+    assert_eq!(value(&*manager, "db", None, "").await, "v");
+    let ends = manager.login().unwrap().ends.unwrap();
+    let left = ends.saturating_duration_since(clock.now());
+    assert_eq!(left, Duration::from_secs(3600));
+
+    // Kept for 3540 seconds; the next is asked for after 3240.
+    clock.advance(Duration::from_secs(3230));
     cloud.google.set_tokens(Tokens::Refused);
-    let failed = |event: &Event| matches!(event, Event::LoginFailed { .. });
-    let refused = || room.events("gcp/main").iter().any(failed);
-    until("the next token must be asked for ahead", refused).await;
-    let reads = cloud.google.reads().0;
-    until("reads go on with the token in hand", || cloud.google.reads().0 > reads + 2).await;
-    assert!(room.told.reads.lock().unwrap().iter().all(Option::is_none));
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    assert_eq!(events(&told), [LOGGED_IN], "not asked for yet");
+    clock.advance(Duration::from_secs(20));
+    until("the next must be asked for ahead", || {
+        events(&told).len() == 2
+    })
+    .await;
+    assert!(matches!(events(&told)[1], Event::LoginFailed { .. }));
+    clock.advance(Duration::from_secs(280));
+    assert_eq!(value(&*manager, "db", None, "").await, "v");
+    clock.advance(Duration::from_secs(20));
+    let error = value(&*manager, "db", None, "").await;
+    assert!(error.starts_with("login failed: "), "{error}");
+    assert_eq!(
+        cloud.google.reads(),
+        (2, 0),
+        "no read with a token past its time"
+    );
+
+    // Tried again by itself, and told once.
+    assert_eq!(events(&told).len(), 2, "{:?}", events(&told));
     cloud.google.set_tokens(Tokens::Good);
-    until("it is asked for again", || cloud.google.logins().len() == 2).await;
-    assert_eq!(cloud.google.reads().1, 0);
+    clock.advance(Duration::from_secs(60));
+    until("it is asked for again", || events(&told).len() == 3).await;
+    assert_eq!(value(&*manager, "db", None, "").await, "v");
+    assert_eq!(cloud.google.logins().len(), 2);
+    tending.abort();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -138,16 +138,20 @@ async fn secret_manager_conforms() {
 /// A manager by itself, and what it told.
 fn manager(fields: Value) -> (Box<dyn Manager>, Arc<Told>) {
     let told = Arc::new(Told::default());
-    let built = build(fields, &told);
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let built = build(fields, &told, &clock);
     (built.expect("fields must be accepted"), told)
 }
 
-fn build(fields: Value, told: &Arc<Told>) -> Result<Box<dyn Manager>, BuildError> {
+fn build(
+    fields: Value,
+    told: &Arc<Told>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Box<dyn Manager>, BuildError> {
     let observer: Arc<dyn Observer> = Arc::clone(told) as _;
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ctx = BuildCtx {
         id: &"gcp/main".into(),
-        clock: &clock,
+        clock,
         trusted_ca: None,
         observer: &observer,
     };
@@ -195,8 +199,7 @@ async fn until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn a_key_is_split_at_its_first_slash() {
-    let told = Arc::new(Told::default());
-    let manager = build(json!({"metadata_uri": "http://127.0.0.1:1"}), &told).unwrap();
+    let (manager, _) = manager(json!({"metadata_uri": "http://127.0.0.1:1"}));
     let locate = |rest: &str| {
         use claviger::secrets::reference::{Reference, Target};
         let reference = Reference::parse(&format!("$secret://gcp/main/{rest}")).unwrap();
