@@ -203,9 +203,8 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
     account["entries_uri"] = format!("http://{}/v1", gcp.addr).into();
     // Logins again and again.
     google.set_life(3, Duration::from_secs(30));
-    let trusting = |ca: &std::path::Path| {
-        format!("timeout: {TIMEOUT}, tls: {{ ca: '{}' }}", ca.display())
-    };
+    let trusting =
+        |ca: &std::path::Path| format!("timeout: {TIMEOUT}, tls: {{ ca: '{}' }}", ca.display());
     vec![
         Place {
             id: "vault/two",

@@ -150,3 +150,40 @@ fn the_running_process_cannot_be_dumped_or_read() {
     );
     assert!(memchr::memmem::find(&environ, MARK.as_bytes()).is_some());
 }
+
+/// What a failed `expect` would print, or anything that prints with `{:?}`: of no type that holds
+/// a secret is that the value.
+#[test]
+fn panics_and_debug_output_hold_no_value() {
+    use claviger::secrets::manager::FieldValue;
+    use claviger::secrets::{ManagerSpec, Resolved, Secret, SecretsSettings, View};
+    let secret = || Secret::from(marked("value"));
+    let resolved = Resolved {
+        value: std::sync::Arc::new(secret()),
+        version: 1,
+    };
+    let outcome = Ok(resolved.clone());
+    let view = View::new([("$env://A".into(), outcome)].into());
+    let spec = ManagerSpec {
+        id: "vault/main".into(),
+        kind: "vault".to_owned(),
+        fields: json!({"token": marked("token")}),
+    };
+    let settings = SecretsSettings {
+        env: vec![("A".to_owned(), secret())],
+        ..SecretsSettings::default()
+    };
+    let issued = certs::server(&Authority::new().unwrap(), &["a.test"]);
+    let scanner = Scanner::new(&[certs::key_text(&issued)]);
+    let printed = [
+        format!("{:?} {:#?}", secret(), FieldValue::Text(secret())),
+        format!("{resolved:?} {view:?} {spec:?} {settings:?}"),
+        format!("{:?}", issued.key_pem),
+    ];
+    scanner.assert_clean("debug output", printed.concat());
+    let panic = std::panic::catch_unwind(|| Err::<(), _>(secret()).expect("a value"));
+    let payload = panic.unwrap_err();
+    let message = payload.downcast_ref::<String>().expect("a text");
+    assert!(message.starts_with("a value: Secret("), "{message}");
+    scanner.assert_clean("a panic", message);
+}
