@@ -158,7 +158,9 @@ fn tampering_is_found_by_line() {
     type Tamper = fn(&mut Vec<&str>);
     let cases: [(Tamper, &str); 5] = [
         (
-            |lines| drop(lines.remove(4)),
+            |lines| {
+                lines.remove(4);
+            },
             "copy.log:5: error: missing: line 5",
         ),
         (|lines| lines.swap(4, 5), "copy.log:5: error: out of order"),
