@@ -60,6 +60,10 @@ unit: ## tests inside src/
 it: ## tests that start the program
 	@scripts/test.sh --test it
 
+.PHONY: chaos
+chaos: ## two minutes of managers that misbehave at random, under load
+	@scripts/chaos.sh
+
 .PHONY: golden
 golden: ## rewrite tests/golden; read the diff
 	CLAVIGER_GOLDEN=rewrite cargo $(RUNNER) --test golden --test it golden resource_files

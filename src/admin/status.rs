@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use http::Method;
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Answer, answer, not_found, refuse_method};
 
@@ -19,6 +19,11 @@ pub trait Readiness: Send + Sync {
     /// What an operator should know although traffic flows, such as a manager that does not
     /// answer while its values still serve. Shown beside a 200.
     fn remark(&self) -> Option<String> {
+        None
+    }
+
+    /// Further members of the answer, for machines.
+    fn details(&self) -> Option<Value> {
         None
     }
 }
@@ -50,17 +55,20 @@ impl StatusApp {
         if let Some(refusal) = refuse_method(method) {
             return refusal;
         }
-        let remark = match path {
-            "/status/ready" => self.readiness.remark(),
-            _ => None,
+        let (remark, details) = match path {
+            "/status/ready" => (self.readiness.remark(), self.readiness.details()),
+            _ => (None, None),
         };
-        let (status, body) = match obstacle {
+        let (status, mut body) = match obstacle {
             None => match remark {
                 None => (200, json!({"status": "ok"})),
                 Some(remark) => (200, json!({"status": "ok", "warning": remark})),
             },
             Some(error) => (503, json!({"status": "error", "error": error})),
         };
+        if let (Value::Object(body), Some(Value::Object(details))) = (&mut body, details) {
+            body.extend(details);
+        }
         answer(method, status, JSON, body.to_string().into_bytes())
     }
 }

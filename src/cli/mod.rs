@@ -1,5 +1,6 @@
 //! The commands. Each is one file and one line in `Command`.
 
+pub mod audit;
 pub mod check;
 pub mod control;
 pub mod echo;
@@ -32,6 +33,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Show the compiled configuration: who uses which reference. Never a value.
     Explain(explain::ExplainArgs),
+    /// Check audit logs.
+    Audit(audit::AuditArgs),
     /// An upstream for trying things: answers with the request it got.
     Echo(echo::EchoArgs),
     /// Write a working configuration with fresh credentials into a folder.
@@ -74,6 +77,7 @@ pub fn main(args: impl Iterator<Item = OsString>) -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
+        Command::Audit(args) => audit::run(&args),
         Command::Echo(args) => echo::run(args).map(|()| ExitCode::SUCCESS),
         Command::Quickstart(args) => quickstart::run(args).map(|()| ExitCode::SUCCESS),
         Command::Reload(args) => control::signal(&args, control::Order::Reload),

@@ -18,10 +18,11 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{ManagerProblem, ManagerSpec, Secrets, View};
 use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, CompileEnv};
-use crate::snapshot::{graph, references};
+use crate::snapshot::graph::{self, Graph};
+use crate::snapshot::references;
 
 pub use publish::SnapshotCell;
-pub use status::{Status, StatusReport};
+pub use status::{Missing, Status, StatusReport};
 
 /// Why a new snapshot is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -155,17 +156,20 @@ impl Reload {
             })
             .await
         };
+        let seeks = trigger == Trigger::Source || graph::moved(&view, &self.view);
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
-        let unresolved = snapshot.unresolved();
         let revision = snapshot.revision;
         self.cell.publish(Arc::new(snapshot));
         // Freeing tens of thousands of pieces takes a while, too.
         blocking(move || drop(previous)).await;
         self.env.kept.sweep();
-        self.status.unresolved(unresolved);
-        self.status
-            .accepted(self.clock.wall(), trigger == Trigger::Source);
+        if seeks {
+            let (documents, view) = (Arc::clone(&self.documents), self.view.clone());
+            let missing = move || Missing::of(&Graph::unresolved(&documents, &view));
+            self.status.missing(blocking(missing).await);
+        }
+        self.status.accepted(self.clock.wall(), revision, trigger);
         log::info!("configuration in force: revision={revision} trigger={trigger:?}");
     }
 }

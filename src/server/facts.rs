@@ -1,47 +1,15 @@
-//! What the rooms know, as metrics and readiness: the one place that sees all of them.
+//! What the rooms know, as metrics: asked at each scrape.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
-use super::sockets::Sockets;
-use crate::admin::Readiness;
 use crate::diagnostic::Severity;
-use crate::proxy::drain::Drain;
 use crate::proxy::handshake::RefusedHandshakes;
 use crate::reload::{SnapshotCell, Status};
-use crate::secrets::manager::FetchError;
-use crate::secrets::{Observer, ReferenceState, Secrets};
-use crate::telemetry::metrics::{
-    Collect, FetchMetrics, Kind, Metrics, Page, SecretFacts, write_secret_facts,
-};
-
-/// Counts fetches from secret managers.
-pub(super) struct FetchObserver {
-    metrics: Arc<Metrics>,
-    handles: Mutex<HashMap<String, FetchMetrics>>,
-}
-
-impl FetchObserver {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self {
-            metrics,
-            handles: Mutex::default(),
-        }
-    }
-}
-
-impl Observer for FetchObserver {
-    fn fetch(&self, manager: &str, outcome: Result<(), &FetchError>, took: Duration) {
-        let mut handles = self.handles.lock().unwrap_or_else(PoisonError::into_inner);
-        let handle = handles
-            .entry(manager.to_owned())
-            .or_insert_with(|| self.metrics.own().manager(manager));
-        let answered = outcome.err().is_none_or(FetchError::is_authoritative);
-        handle.fetched(answered, took);
-    }
-}
+use crate::secrets::{CircuitState, LoginReport, ManagerReport, ReferenceState, Secrets};
+use crate::telemetry::metrics::{Collect, Kind, Page, SecretFacts, write_secret_facts};
 
 /// Asked at each scrape.
 pub(super) struct Facts {
@@ -161,71 +129,44 @@ impl Facts {
         }
     }
 
+    /// Declared managers, and what references name besides: `env`, managers that are not declared,
+    /// and no manager at all where a reference is malformed.
     fn secret_facts(&self) -> Vec<SecretFacts> {
-        let mut managers: HashMap<Arc<str>, SecretFacts> = HashMap::new();
+        let mut facts: BTreeMap<Arc<str>, SecretFacts> = BTreeMap::new();
+        for manager in self.secrets.manager_report() {
+            facts.insert(Arc::clone(&manager.id), facts_of(&manager));
+        }
         for reference in self.secrets.report() {
-            let facts = managers
+            let facts = facts
                 .entry(Arc::clone(&reference.manager))
                 .or_insert_with(|| SecretFacts {
                     manager: reference.manager.to_string(),
-                    references: [("fresh", 0), ("stale", 0), ("refused", 0)].into(),
                     ..SecretFacts::default()
                 });
-            let state = match reference.state {
-                ReferenceState::Fresh => 0,
-                ReferenceState::Stale => 1,
-                ReferenceState::Refused => 2,
-            };
-            facts.references[state].1 += 1;
-            facts.unresolved += usize::from(reference.state == ReferenceState::Refused);
+            match reference.state {
+                ReferenceState::Fresh => facts.fresh += 1,
+                ReferenceState::Stale => facts.stale += 1,
+                ReferenceState::Refused => facts.refused += 1,
+            }
             facts.oldest = facts.oldest.max(reference.age);
         }
-        let mut facts: Vec<_> = managers.into_values().collect();
-        facts.sort_by(|a, b| a.manager.cmp(&b.manager));
-        facts
+        facts.into_values().collect()
     }
 }
 
-/// What `/status/ready` says.
-pub(super) struct Ready {
-    pub(super) cell: Arc<SnapshotCell>,
-    pub(super) status: Arc<Status>,
-    pub(super) drain: Arc<Drain>,
-    pub(super) sockets: Arc<Sockets>,
-    pub(super) secrets: Arc<Secrets>,
-}
-
-impl Readiness for Ready {
-    /// Unresolved references count (`spec/01` §6.5); what does not need them serves all the same.
-    fn obstacle(&self) -> Option<String> {
-        if self.drain.is_draining() {
-            return Some("draining".to_owned());
-        }
-        if self.cell.current().is_none() {
-            return Some("worker id: 0 has not received configuration".to_owned());
-        }
-        if !self.drain.is_listening() || !self.sockets.all_listen() {
-            return Some("not listening yet".to_owned());
-        }
-        let unresolved = self.status.report().unresolved;
-        if unresolved == 0 {
-            return None;
-        }
-        let mut text = format!("{unresolved} secret references are not resolved");
-        if let Some(remark) = self.remark() {
-            text.push_str("; ");
-            text.push_str(&remark);
-        }
-        Some(text)
-    }
-
-    fn remark(&self) -> Option<String> {
-        let silent = self.secrets.silent_managers();
-        let silent = silent
-            .iter()
-            .map(|(id, why)| format!("secret manager {id} does not answer: {why}"));
-        let remark = silent.collect::<Vec<_>>().join("; ");
-        Some(remark).filter(|remark| !remark.is_empty())
+/// Without its references.
+fn facts_of(report: &ManagerReport) -> SecretFacts {
+    let left = |login: LoginReport| Some((login.method, login.left?));
+    SecretFacts {
+        manager: report.id.to_string(),
+        circuit: Some(match report.circuit {
+            CircuitState::Closed => 0,
+            CircuitState::Open => 1,
+            CircuitState::Probing => 2,
+        }),
+        login: report.login.and_then(left),
+        documents: Some(report.documents),
+        ..SecretFacts::default()
     }
 }
 

@@ -1,8 +1,11 @@
 //! Composition root: builds every room from the bootstrap configuration; owns start and stop.
 
 mod early;
+mod environment;
 mod facts;
+mod observer;
 mod process;
+mod readiness;
 mod settings;
 mod sockets;
 
@@ -32,10 +35,12 @@ use crate::secrets::Secrets;
 use crate::telemetry::metrics::{MetricsConfig, MetricsConfigError};
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
+use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
+pub use environment::Environment;
 pub use process::{PidFile, harden, pid_of};
-pub use settings::{SettingsError, compile_env, logger, secrets_settings};
+pub use settings::{SettingsError, audit_seal, compile_env, logger, secrets_settings};
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -73,15 +78,17 @@ pub fn run(
     resources: &Path,
     upgrade: bool,
     logger: &Logger,
+    environment: &Environment,
 ) -> Result<(), ServerError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let declared = Arc::new(bootstrap.declared());
-    let settled = early::settle(bootstrap, &declared, &clock)?;
+    let settled = early::settle(bootstrap, &declared, &clock, environment)?;
+    let audit = settings::audit(&settled, &declared, &clock, environment)?;
     let bootstrap = &*settled;
     let options = SourceOptions {
         max_bytes: bootstrap.claviger.max_resource_bytes,
         declared,
-        ..SourceOptions::default()
+        env: environment.shared(),
     };
     // Watched before it is read, so that no change falls between.
     let watcher = Watcher::start(resources);
@@ -99,14 +106,17 @@ pub fn run(
     ));
     let access_log = settings::access_log(bootstrap)?;
     let env = Arc::new(settings::compile_env(bootstrap, &metrics, &clock)?);
-    let observer = Arc::new(facts::FetchObserver::new(Arc::clone(&metrics)));
+    let observer = Arc::new(SecretObserver {
+        metrics: Arc::clone(&metrics),
+        audit: audit.clone(),
+    });
     let secrets = Secrets::new(
-        settings::secrets_settings(bootstrap)?,
+        settings::with_environment(settings::secrets_settings(bootstrap)?, environment),
         Arc::clone(&clock),
         observer,
     );
     let cell = Arc::new(SnapshotCell::new());
-    let status = Arc::new(Status::new());
+    let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
     let reload = Reload::new(
         source,
@@ -141,6 +151,9 @@ pub fn run(
         metrics.register(Arc::new(access_log.clone()));
     }
     metrics.register(Arc::new(logger.clone()));
+    if let Some(audit) = &audit {
+        metrics.register(Arc::new(audit.clone()));
+    }
     let loader = server.add_service(background_service(
         "configuration",
         Loader {
@@ -157,12 +170,14 @@ pub fn run(
         stop: None,
     };
     server.add_service(bound).add_dependency(&loader);
-    let readiness = facts::Ready {
+    let readiness = readiness::Ready {
         cell: Arc::clone(&cell),
         status,
         drain: Arc::clone(&drain),
         sockets: Arc::clone(&sockets),
         secrets: Arc::clone(&secrets),
+        audit: audit.clone(),
+        when: bootstrap.claviger.secrets.ready,
     };
     for service in admin_services(bootstrap, &metrics, Arc::new(readiness)) {
         server.add_service(Bound {
@@ -180,7 +195,7 @@ pub fn run(
             ),
             source,
         })?;
-    let (reopen, last_lines) = (logger.clone(), access_log.clone());
+    let (reopen, last_lines, last_events) = (logger.clone(), access_log.clone(), audit.clone());
     let signals = Signals {
         drain,
         drain_timeout: bootstrap.nginx_config.worker_shutdown_timeout,
@@ -196,6 +211,9 @@ pub fn run(
             if let Some(access_log) = &access_log {
                 access_log.reopen();
             }
+            if let Some(audit) = &audit {
+                audit.reopen();
+            }
         }),
     };
     server.run(RunArgs {
@@ -204,6 +222,12 @@ pub fn run(
     // Clones of it live on in threads that never end, so that nothing is flushed by dropping it.
     if let Some(access_log) = last_lines {
         let _ = access_log.flush(LAST_WORDS);
+    }
+    if let Some(audit) = last_events {
+        audit.record("stopped", Vec::new());
+        if !audit.close(LAST_WORDS) {
+            log::error!("the last events are not in the audit log");
+        }
     }
     sockets.failure().map_or(Ok(()), Err)
 }

@@ -9,8 +9,10 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use super::ServerError;
+use super::early;
+use super::environment::Environment;
 use crate::clock::Clock;
-use crate::config::bootstrap::{Bootstrap, HttpRouter};
+use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter};
 use crate::config::resource::KeepalivePoolConfig;
 use crate::diagnostic::Place;
 use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
@@ -25,9 +27,10 @@ use crate::routing::RouterMode;
 use crate::secrets::{Reference, Secret, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::access_log::AccessLogConfig;
+use crate::telemetry::audit::Seal;
 use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
-use crate::telemetry::{AccessLog, Escape, LogFormat, Logger, Metrics};
+use crate::telemetry::{AccessLog, Audit, Escape, LogFormat, Logger, Metrics};
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
@@ -170,6 +173,15 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
     })
 }
 
+/// The same where the environment's values were taken; those of `nginx_config.envs` go before them.
+pub(super) fn with_environment(
+    mut settings: SecretsSettings,
+    environment: &Environment,
+) -> SecretsSettings {
+    settings.env.splice(0..0, environment.variables());
+    settings
+}
+
 /// The bundle outgoing TLS trusts instead of the system's. A reference names no file: its value is
 /// the trust of upstreams alone, since managers are asked before there is one.
 pub(super) fn trusted_ca_file(bootstrap: &Bootstrap) -> Option<String> {
@@ -228,6 +240,52 @@ pub(super) fn access_log(bootstrap: &Bootstrap) -> Result<Option<AccessLog>, Ser
         what: format!("cannot open the access log {}", http.access_log),
         source,
     })
+}
+
+/// How lines of the audit log are sealed. The key is read from its manager, where there is one.
+///
+/// # Errors
+/// The key has no value, or one that is no key.
+pub fn audit_seal(
+    bootstrap: &Bootstrap,
+    declared: &Declared,
+    clock: &Arc<dyn Clock>,
+    environment: &Environment,
+) -> Result<Seal, SettingsError> {
+    match early::audit_key(bootstrap, declared, clock, environment)? {
+        None => Ok(Seal::Plain),
+        Some(key) => Seal::keyed(key.expose()).map_err(|error| SettingsError::Reference {
+            place: declared
+                .setting(AUDIT_KEY)
+                .map(|item| item.place.clone())
+                .unwrap_or_default(),
+            field: AUDIT_KEY.into(),
+            why: error.to_string(),
+        }),
+    }
+}
+
+/// The audit log, begun with the line that the process started.
+pub(super) fn audit(
+    bootstrap: &Bootstrap,
+    declared: &Declared,
+    clock: &Arc<dyn Clock>,
+    environment: &Environment,
+) -> Result<Option<Audit>, ServerError> {
+    let Some(path) = &bootstrap.claviger.audit.path else {
+        return Ok(None);
+    };
+    let seal = audit_seal(bootstrap, declared, clock, environment)?;
+    let started = Audit::start(path, seal, Arc::clone(clock));
+    let audit = started.map_err(|source| ServerError::Io {
+        what: format!("cannot open the audit log {}", path.display()),
+        source,
+    })?;
+    audit.record(
+        "started",
+        vec![("version", env!("CARGO_PKG_VERSION").into())],
+    );
+    Ok(Some(audit))
 }
 
 fn make_folder(target: &Target) -> Result<(), ServerError> {

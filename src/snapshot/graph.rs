@@ -85,6 +85,11 @@ impl Graph {
         let reach = Reach::of(documents);
         let mut uses = Vec::new();
         let mut add = |owner: Owner<'_>, holder: Holder<'_>| {
+            let mut any = false;
+            holder.references(&mut |reference| any |= wanted(reference));
+            if !any {
+                return;
+            }
             holder.fields(&mut |field, reference| {
                 if wanted(reference) {
                     uses.push(Use {
@@ -134,6 +139,16 @@ pub fn manager_of(reference: &str) -> Option<&str> {
     };
     let (end, _) = rest.match_indices('/').nth(1)?;
     Some(&rest[..end])
+}
+
+/// Whether a reference gained or lost its value between two views. Costs in proportion to what
+/// changed.
+#[must_use]
+pub fn moved(newer: &View, older: &View) -> bool {
+    let is_there = |view: &View, reference: &str| view.resolve(reference).is_ok();
+    let changed = newer.changed_since(older);
+    let mut changed = changed.iter();
+    changed.any(|reference| is_there(newer, reference) != is_there(older, reference))
 }
 
 /// One finding for each manager that is referred to and not declared, naming its users. `before`
@@ -326,6 +341,7 @@ fn consequence(owner: Owner<'_>, holder: Holder<'_>, reach: &Reach<'_>) -> &'sta
             "401, as for an unknown credential"
         }
         ("consumers" | "consumer_groups", _) => "503 for requests of these consumers",
+        ("config.yaml", _) => "the start is refused, or what the setting is for",
         ("global_rules", _) => "503 for every request",
         ("ssls", _) if reach.client_ssls.contains(owner.id) => {
             "503 where an upstream presents this certificate"

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::substitute::{Fault, Missing};
-use super::{Snapshot, certificates, substitute, upstreams};
+use super::{certificates, substitute, upstreams};
 use crate::config::Documents;
 use crate::config::resource::{Item, PluginMap, Settings, UpstreamConfig};
 use crate::diagnostic::{Place, Severity};
@@ -54,15 +54,6 @@ pub fn is_about_value(code: &str) -> bool {
 /// Codes of all findings about references without value.
 const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", "missing-manager"];
 
-impl Snapshot {
-    /// How many references have no value.
-    #[must_use]
-    pub fn unresolved(&self) -> usize {
-        let codes = self.diagnostics.iter().map(|found| found.code);
-        codes.filter(|code| is_about_value(code)).count()
-    }
-}
-
 /// Every reference the documents hold, those of managers' own fields aside.
 #[must_use]
 pub fn references(documents: &Documents) -> BTreeSet<Arc<str>> {
@@ -101,7 +92,7 @@ pub(super) enum Holder<'a> {
 
 impl Holder<'_> {
     /// Calls `found` with each reference.
-    fn references(&self, found: &mut dyn FnMut(&str)) {
+    pub(super) fn references(&self, found: &mut dyn FnMut(&str)) {
         match self {
             Self::Plugin(_, settings) => substitute::visit_settings(settings, found),
             Self::Text(_, text) if Reference::is_reference(text) => found(text),

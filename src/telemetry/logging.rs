@@ -294,7 +294,7 @@ fn push_visible(line: &mut String, text: &str) {
     }
 }
 
-fn timestamp(now: SystemTime) -> String {
+pub(super) fn timestamp(now: SystemTime) -> String {
     let at = time::OffsetDateTime::from(now);
     let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
     let (hour, minute, second, micro) = at.to_hms_micro();

@@ -1,6 +1,7 @@
-//! Sinks for plain data: metrics, logging, access log. Never sees a secret by type.
+//! Sinks for plain data: metrics, logging, access log, audit log. Never sees a secret by type.
 
 pub mod access_log;
+pub mod audit;
 mod escape;
 pub mod format;
 pub mod logging;
@@ -9,6 +10,7 @@ pub mod redact;
 pub mod sink;
 
 pub use access_log::AccessLog;
+pub use audit::Audit;
 pub use escape::Escape;
 pub use format::LogFormat;
 pub use logging::Logger;

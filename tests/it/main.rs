@@ -12,6 +12,7 @@
 mod harness;
 
 mod bad_requests;
+mod chaos;
 mod check;
 mod everywhere;
 mod examples;

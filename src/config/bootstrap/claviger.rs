@@ -9,6 +9,7 @@ use super::units::{duration, size};
 use super::{entries, set, strings};
 use crate::config::check::Check;
 use crate::config::node::{At, Node};
+use crate::config::resource::is_reference;
 
 /// `claviger:`.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +35,8 @@ pub struct Claviger {
     pub limits: Limits,
     /// Logs.
     pub log: LogSettings,
+    /// The audit log.
+    pub audit: AuditSettings,
 }
 
 impl Default for Claviger {
@@ -49,6 +52,7 @@ impl Default for Claviger {
             secrets: SecretSettings::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
+            audit: AuditSettings::default(),
         }
     }
 }
@@ -68,6 +72,7 @@ impl Claviger {
             "secrets" => self.secrets.decode(check, node),
             "limits" => self.limits.decode(check, node),
             "log" => self.log.decode(check, node),
+            "audit" => self.audit.decode(check, node),
             _ => unknown(check, node.at),
         });
     }
@@ -83,6 +88,8 @@ pub struct SecretSettings {
     pub concurrency: usize,
     /// How long a value is served while its manager does not answer. Default 24 h.
     pub max_stale: Duration,
+    /// What readiness asks for. Default [`ReadyWhen::Resolved`].
+    pub ready: ReadyWhen,
     /// Managers that settings of `config.yaml` and all resources may refer to.
     pub managers: Vec<DeclaredManager>,
 }
@@ -94,6 +101,7 @@ impl Default for SecretSettings {
             load_wait,
             concurrency: 16,
             max_stale,
+            ready: ReadyWhen::default(),
             managers: Vec::new(),
         }
     }
@@ -105,9 +113,28 @@ impl SecretSettings {
             "load_wait" => set(&mut self.load_wait, duration(check, &node)),
             "concurrency" => set(&mut self.concurrency, check.small(&node, 1..=1024)),
             "max_stale" => set(&mut self.max_stale, duration(check, &node)),
+            "ready" => set(&mut self.ready, ready_when(check, node)),
             "managers" => set(&mut self.managers, declared::managers(check, node)),
             _ => unknown(check, node.at),
         });
+    }
+}
+
+/// `claviger.secrets.ready`: what references without value mean to `/status/ready`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ReadyWhen {
+    /// `resolved`: not ready while a reference that is in use has no value.
+    #[default]
+    Resolved,
+    /// `started`: not ready before each had a value once; then a warning beside a 200, so that one
+    /// mistaken reference does not take every gateway out of service at once.
+    Started,
+}
+
+fn ready_when(check: &mut Check, node: Node) -> Option<ReadyWhen> {
+    match check.word(node, &["resolved", "started"])?.as_str() {
+        "resolved" => Some(ReadyWhen::Resolved),
+        _ => Some(ReadyWhen::Started),
     }
 }
 
@@ -176,6 +203,32 @@ impl LogSettings {
             "access_json" => set(&mut self.access_json, check.boolean(&node)),
             "level" => self.level = check.word(node, LEVELS),
             "redact_args" => set(&mut self.redact_args, strings(check, node)),
+            _ => unknown(check, node.at),
+        });
+    }
+}
+
+/// `claviger.audit`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditSettings {
+    /// File the audit log is appended to. `None` (the default) keeps none.
+    pub path: Option<PathBuf>,
+    /// Reference to the key its lines are sealed with. `None` hashes them without a key.
+    pub key: Option<String>,
+}
+
+impl AuditSettings {
+    fn decode(&mut self, check: &mut Check, node: Node) {
+        entries(check, node, |check, key, node| match key {
+            "path" => self.path = check.text(node).map(PathBuf::from),
+            "key" => {
+                let at = node.at;
+                self.key = check.text(node);
+                if self.key.as_deref().is_some_and(|key| !is_reference(key)) {
+                    let message = "expected a reference, such as $env://CLAVIGER_AUDIT_KEY";
+                    check.error(at, "invalid-value", message);
+                }
+            }
             _ => unknown(check, node.at),
         });
     }

@@ -17,6 +17,9 @@ use crate::diagnostic::{Diagnostic, Place, Severity};
 /// Id of the setting that names the trust store of outgoing TLS.
 pub const TRUSTED_CERTIFICATE: &str = "apisix.ssl.ssl_trusted_certificate";
 
+/// Id of the setting that holds the key of the audit log.
+pub const AUDIT_KEY: &str = "claviger.audit.key";
+
 /// Start of the id of a plugin's static settings; the plugin's name follows.
 pub const PLUGIN_ATTR: &str = "plugin_attr.";
 
@@ -25,8 +28,8 @@ pub const PLUGIN_ATTR: &str = "plugin_attr.";
 pub struct Declared {
     /// `claviger.secrets.managers`. Resources may refer to them too.
     pub managers: Vec<Item<SecretConfig>>,
-    /// Settings that hold references, by dotted path: [`TRUSTED_CERTIFICATE`], one per plugin in
-    /// `plugin_attr`, and `deployment.admin`.
+    /// Settings that hold references, by dotted path: [`TRUSTED_CERTIFICATE`], [`AUDIT_KEY`], one
+    /// per plugin in `plugin_attr`, and `deployment.admin`.
     pub settings: Vec<Item<Value>>,
 }
 
@@ -126,9 +129,11 @@ fn settings_with_references(bootstrap: &Bootstrap) -> impl Iterator<Item = (Stri
         "deployment.admin".to_owned(),
         bootstrap.deployment.admin.clone(),
     );
+    let key = bootstrap.claviger.audit.key.clone();
+    let key = key.map(|key| (AUDIT_KEY.to_owned(), Value::String(key)));
     let attrs = bootstrap.plugin_attr.as_map().iter();
     let attrs = attrs.map(|(plugin, attr)| (format!("{PLUGIN_ATTR}{plugin}"), attr.clone()));
-    let all = [trusted, admin].into_iter().chain(attrs);
+    let all = [trusted, admin].into_iter().chain(key).chain(attrs);
     all.filter(|(_, value)| holds_reference(value))
 }
 
@@ -233,6 +238,7 @@ const RESOLVED: &[&str] = &[
     "plugin_attr",
     "deployment.admin",
     "claviger.secrets.managers",
+    AUDIT_KEY,
 ];
 
 /// Sections whose other texts are used as they stand; what nobody reads may hold anything.

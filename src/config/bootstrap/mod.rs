@@ -20,8 +20,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use apisix::{Apisix, Deployment, HttpRouter, ProxyProtocol, SecretCacheSettings, SslSettings};
-pub use claviger::{Claviger, Limits, LogSettings, SecretSettings};
-pub use declared::{Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CERTIFICATE};
+pub use claviger::{AuditSettings, Claviger, Limits, LogSettings, ReadyWhen, SecretSettings};
+pub use declared::{AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CERTIFICATE};
 pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};
 pub use plugin_attr::PluginAttr;

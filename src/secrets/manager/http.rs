@@ -101,11 +101,6 @@ impl HttpClient {
             None => request,
         }
     }
-
-    /// [`HttpClient::request`] with GET.
-    pub(super) fn get(&self, path: &str) -> RequestBuilder {
-        self.request(Method::GET, path)
-    }
 }
 
 /// A body that is wiped when it was sent (the transport's own buffers apart).

@@ -11,6 +11,7 @@ mod connections;
 mod http;
 mod labels;
 mod page;
+mod secrets;
 mod series;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,12 +21,13 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::clock::{Clock, SystemClock};
 
-pub use claviger::{FetchMetrics, OwnMetrics, SecretFacts, write_secret_facts};
+pub use claviger::OwnMetrics;
 pub use config::{FamilyConfig, MetricsConfig, MetricsConfigError};
 pub use connections::{ConnectionCounts, Connections, OpenRequest};
 pub use http::{Exchange, HttpMetrics};
 pub use labels::Disabled;
 pub use page::{Collect, Kind, Page};
+pub use secrets::{SecretFacts, SecretMetrics, write_secret_facts};
 
 /// All metrics of the process.
 pub struct Metrics {

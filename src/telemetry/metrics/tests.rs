@@ -173,25 +173,26 @@ fn extra_labels_are_their_own_familys() {
 fn claviger_metrics_are_on_the_page() {
     let (metrics, _) = metrics(&json!({"metric_prefix": "x_"}));
     let own = metrics.own();
-    own.manager("vault/main")
-        .fetched(false, Duration::from_millis(20));
+    own.secrets()
+        .fetched("vault/main", Some("sealed"), Duration::from_millis(20));
     own.refused("two-hosts");
     own.auth_failures("key-auth").inc();
     metrics.register(Arc::new(|page: &mut Page| {
         let facts = SecretFacts {
             manager: "vault/main".to_owned(),
-            references: vec![("fresh", 2), ("missing", 1)],
-            unresolved: 1,
+            fresh: 2,
+            refused: 1,
             oldest: Some(Duration::from_secs(9)),
+            ..SecretFacts::default()
         };
         write_secret_facts(page, &[facts]);
     }));
     let page = page(&metrics);
     for sample in [
         "claviger_secret_fetches_total{manager=\"vault/main\"} 1",
-        "claviger_secret_fetch_errors_total{manager=\"vault/main\"} 1",
+        "claviger_secret_fetch_errors_total{kind=\"sealed\",manager=\"vault/main\"} 1",
         "claviger_secret_fetch_duration_seconds_count{manager=\"vault/main\"} 1",
-        "claviger_secret_references{manager=\"vault/main\",state=\"missing\"} 1",
+        "claviger_secret_references{manager=\"vault/main\",state=\"refused\"} 1",
         "claviger_secret_unresolved{manager=\"vault/main\"} 1",
         "claviger_secret_oldest_age_seconds{manager=\"vault/main\"} 9",
         "claviger_protocol_refusals_total{reason=\"two-hosts\"} 1",

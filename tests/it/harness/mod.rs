@@ -6,6 +6,7 @@
 )]
 
 pub mod certs;
+pub mod chaos;
 pub mod client;
 pub mod dns;
 pub mod gateway;
