@@ -60,6 +60,10 @@ unit: ## tests inside src/
 it: ## tests that start the program
 	@scripts/test.sh --test it
 
+.PHONY: chaos
+chaos: ## two minutes of managers that misbehave at random, under load
+	@scripts/chaos.sh
+
 .PHONY: golden
 golden: ## rewrite tests/golden; read the diff
 	CLAVIGER_GOLDEN=rewrite cargo $(RUNNER) --test golden --test it golden resource_files
@@ -81,6 +85,10 @@ ci: ## what CI runs
 .PHONY: bench
 bench: ## CPU per request beside bare Pingora and nginx
 	@scripts/bench.sh
+
+.PHONY: bench-secrets
+bench-secrets: ## 100 000 consumers in OpenBao: load, memory, one rotation, beside their bars
+	@scripts/bench-secrets.sh
 
 .PHONY: bench-count
 bench-count: ## instructions per request under callgrind, beside bare Pingora

@@ -73,7 +73,9 @@ fn what(args: &VerifyArgs) -> anyhow::Result<(Seal, Vec<PathBuf>)> {
         bootstrap.claviger.audit.key.clone_from(&args.key);
     }
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let seal = server::audit_seal(&bootstrap, &bootstrap.declared(), &clock)?;
+    // Nothing was taken out of the environment here: references read the process's own.
+    let environment = server::Environment::default();
+    let seal = server::audit_seal(&bootstrap, &bootstrap.declared(), &clock, &environment)?;
     if !args.files.is_empty() {
         return Ok((seal, args.files.clone()));
     }

@@ -35,7 +35,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let (bootstrap, findings) = load(&args.config)?;
     let logger = server::logger(&bootstrap, Arc::new(SystemClock))?;
     logger.install()?;
-    server::harden(&bootstrap);
+    let environment = server::harden(&bootstrap);
     for finding in &findings {
         log_finding(finding);
     }
@@ -43,7 +43,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
         .resources
         .clone()
         .unwrap_or_else(|| bootstrap.resources_path());
-    let served = server::run(&bootstrap, &resources, args.upgrade, &logger);
+    let served = server::run(&bootstrap, &resources, args.upgrade, &logger, &environment);
     if let Err(error) = &served {
         log::error!("cannot start: {error}");
     }

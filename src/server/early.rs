@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::settings::{SettingsError, secrets_settings};
+use super::environment::Environment;
+use super::settings::{SettingsError, secrets_settings, with_environment};
 use crate::clock::Clock;
 use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, TRUSTED_CERTIFICATE};
 use crate::config::resource::Item;
@@ -26,6 +27,7 @@ pub(super) fn settle<'a>(
     bootstrap: &'a Bootstrap,
     declared: &Declared,
     clock: &Arc<dyn Clock>,
+    environment: &Environment,
 ) -> Result<Cow<'a, Bootstrap>, SettingsError> {
     let prometheus = declared.setting(PROMETHEUS);
     let trusted = declared.setting(TRUSTED_CERTIFICATE);
@@ -33,7 +35,7 @@ pub(super) fn settle<'a>(
     if essential.is_empty() {
         return Ok(Cow::Borrowed(bootstrap));
     }
-    let view = fetch(bootstrap, declared, &essential, clock)?;
+    let view = fetch(bootstrap, declared, &essential, clock, environment)?;
     if let Some(item) = trusted {
         let values = values(item, &view)?;
         let pem = values.expose().as_str().unwrap_or_default();
@@ -55,11 +57,12 @@ pub(super) fn audit_key(
     bootstrap: &Bootstrap,
     declared: &Declared,
     clock: &Arc<dyn Clock>,
+    environment: &Environment,
 ) -> Result<Option<Secret>, SettingsError> {
     let Some(item) = declared.setting(AUDIT_KEY) else {
         return Ok(None);
     };
-    let view = fetch(bootstrap, declared, &[item], clock)?;
+    let view = fetch(bootstrap, declared, &[item], clock, environment)?;
     let values = values(item, &view)?;
     let key = values.expose().as_str().unwrap_or_default();
     Ok(Some(Secret::from(key.to_owned())))
@@ -70,8 +73,9 @@ fn fetch(
     declared: &Declared,
     essential: &[&Item<Value>],
     clock: &Arc<dyn Clock>,
+    environment: &Environment,
 ) -> Result<View, SettingsError> {
-    let settings = secrets_settings(bootstrap)?;
+    let settings = with_environment(secrets_settings(bootstrap)?, environment);
     let secrets = Secrets::new(settings, Arc::clone(clock), Arc::new(()));
     // A refused manager is told as the reason of its references.
     let _ = secrets.configure(&reload::managers(&declared.managers));

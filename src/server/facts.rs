@@ -119,7 +119,7 @@ impl Facts {
             "End of validity of the certificates in force, in seconds since 1970.",
             Kind::Gauge,
         );
-        for certificate in &snapshot.certificates {
+        for certificate in snapshot.certificates.iter() {
             let Some(end) = certificate.not_after else {
                 continue;
             };

@@ -1,6 +1,7 @@
 //! Composition root: builds every room from the bootstrap configuration; owns start and stop.
 
 mod early;
+mod environment;
 mod facts;
 mod observer;
 mod process;
@@ -37,6 +38,7 @@ use crate::tls::SniStore;
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
+pub use environment::Environment;
 pub use process::{PidFile, harden, pid_of};
 pub use settings::{SettingsError, audit_seal, compile_env, logger, secrets_settings};
 
@@ -76,15 +78,17 @@ pub fn run(
     resources: &Path,
     upgrade: bool,
     logger: &Logger,
+    environment: &Environment,
 ) -> Result<(), ServerError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let declared = Arc::new(bootstrap.declared());
-    let settled = early::settle(bootstrap, &declared, &clock)?;
-    let audit = settings::audit(&settled, &declared, &clock)?;
+    let settled = early::settle(bootstrap, &declared, &clock, environment)?;
+    let audit = settings::audit(&settled, &declared, &clock, environment)?;
     let bootstrap = &*settled;
     let options = SourceOptions {
         max_bytes: bootstrap.claviger.max_resource_bytes,
         declared,
+        env: environment.shared(),
         ..SourceOptions::default()
     };
     // Watched before it is read, so that no change falls between.
@@ -108,7 +112,7 @@ pub fn run(
         audit: audit.clone(),
     });
     let secrets = Secrets::new(
-        settings::secrets_settings(bootstrap)?,
+        settings::with_environment(settings::secrets_settings(bootstrap)?, environment),
         Arc::clone(&clock),
         observer,
     );

@@ -8,6 +8,7 @@ use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit,
 };
 
+use super::environment::Environment;
 use crate::config::bootstrap::Bootstrap;
 
 /// The pid file, removed when dropped.
@@ -49,10 +50,18 @@ pub fn pid_of(path: &Path) -> io::Result<i32> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no pid in the file"))
 }
 
-/// Keeps secrets out of core dumps and debuggers of the same user, unless asked not to, and
-/// raises the limit of open files. Failures are logged: none is a reason not to serve.
-pub fn harden(bootstrap: &Bootstrap) {
+/// Keeps secrets out of core dumps, debuggers of the same user and `/proc/<pid>/environ`, unless
+/// asked not to, and raises the limit of open files. Failures are logged: none is a reason not to
+/// serve. Returns what was taken out of the environment.
+#[must_use]
+pub fn harden(bootstrap: &Bootstrap) -> Environment {
+    let mut environment = Environment::default();
     if !bootstrap.claviger.allow_core_dump {
+        let (taken, done) = Environment::take();
+        environment = taken;
+        if let Err(error) = done {
+            log::warn!("the environment stays in /proc/self/environ: {error}");
+        }
         if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
             log::warn!("the process stays dumpable: {error}");
         }
@@ -77,4 +86,5 @@ pub fn harden(bootstrap: &Bootstrap) {
             log::warn!("the limit of open files stays as it is: {error}");
         }
     }
+    environment
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::ServerError;
 use super::early;
+use super::environment::Environment;
 use crate::clock::Clock;
 use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter};
 use crate::config::resource::KeepalivePoolConfig;
@@ -172,6 +173,15 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
     })
 }
 
+/// The same where the environment's values were taken; those of `nginx_config.envs` go before them.
+pub(super) fn with_environment(
+    mut settings: SecretsSettings,
+    environment: &Environment,
+) -> SecretsSettings {
+    settings.env.splice(0..0, environment.variables());
+    settings
+}
+
 /// The bundle outgoing TLS trusts instead of the system's. A reference names no file: its value is
 /// the trust of upstreams alone, since managers are asked before there is one.
 pub(super) fn trusted_ca_file(bootstrap: &Bootstrap) -> Option<String> {
@@ -240,8 +250,9 @@ pub fn audit_seal(
     bootstrap: &Bootstrap,
     declared: &Declared,
     clock: &Arc<dyn Clock>,
+    environment: &Environment,
 ) -> Result<Seal, SettingsError> {
-    match early::audit_key(bootstrap, declared, clock)? {
+    match early::audit_key(bootstrap, declared, clock, environment)? {
         None => Ok(Seal::Plain),
         Some(key) => Seal::keyed(key.expose()).map_err(|error| SettingsError::Reference {
             place: declared
@@ -259,11 +270,12 @@ pub(super) fn audit(
     bootstrap: &Bootstrap,
     declared: &Declared,
     clock: &Arc<dyn Clock>,
+    environment: &Environment,
 ) -> Result<Option<Audit>, ServerError> {
     let Some(path) = &bootstrap.claviger.audit.path else {
         return Ok(None);
     };
-    let seal = audit_seal(bootstrap, declared, clock)?;
+    let seal = audit_seal(bootstrap, declared, clock, environment)?;
     let started = Audit::start(path, seal, Arc::clone(clock));
     let audit = started.map_err(|source| ServerError::Io {
         what: format!("cannot open the audit log {}", path.display()),

@@ -70,7 +70,7 @@ pub(super) fn compile(
     units: &mut AllUnits,
     run: &Compilation<'_>,
 ) -> (Arc<SniStore>, Vec<CertificateReport>) {
-    let before = previous.map(|snapshot| &snapshot.units.ssls);
+    let before = previous.map(|snapshot| &snapshot.rest.units.ssls);
     let mut all_reused = true;
     let mut built = Units::with_capacity(documents.ssls.len());
     let mut entries = Vec::new();
@@ -217,11 +217,11 @@ fn choose(
     let (cert, key) = match (cert, key) {
         (Ok(cert), Ok(key)) => (cert, key),
         (Err(bounds), _) => {
-            scope.error("certificate", &cert_field, &bounds);
+            scope.error("certificate", &cert_field, &and_serves(&bounds, served));
             return served.cloned();
         }
         (_, Err(bounds)) => {
-            scope.error("certificate", &key_field, &bounds);
+            scope.error("certificate", &key_field, &and_serves(&bounds, served));
             return served.cloned();
         }
     };
@@ -236,16 +236,12 @@ fn choose(
         scope.run.now,
     );
     if let Some(finding) = &choice.finding {
-        let serves = if choice.serving.is_some() {
-            "; the last good pair serves on"
-        } else {
-            ""
-        };
         let field = match finding {
             PairError::Unusable(error) if error.is_about_key() => &key_field,
             _ => &cert_field,
         };
-        scope.error("certificate", field, &format!("{finding}{serves}"));
+        let message = and_serves(&finding.to_string(), choice.serving.as_ref());
+        scope.error("certificate", field, &message);
     }
     if let Some(pair) = &choice.serving {
         for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {
@@ -253,6 +249,14 @@ fn choose(
         }
     }
     choice.serving
+}
+
+/// The finding, and whether a pair serves in spite of it.
+fn and_serves(finding: &str, serving: Option<&Arc<CertifiedKey>>) -> String {
+    match serving {
+        Some(_) => format!("{finding}; the last good pair serves on"),
+        None => finding.to_owned(),
+    }
 }
 
 /// The pair of a `type: client` item, for an upstream.

@@ -5,7 +5,9 @@
     reason = "a shared toolbox; which tools are used changes with the tests"
 )]
 
+pub mod audit;
 pub mod certs;
+pub mod chaos;
 pub mod client;
 pub mod dns;
 pub mod drongo;

@@ -127,6 +127,7 @@ fn converse(shared: &Shared, mut client: TcpStream, manager: SocketAddr) {
     }
 }
 
+/// The manager's answer to the request, as bytes; `None` where there is none.
 pub(super) fn forward(request: &Message, manager: SocketAddr) -> Option<Vec<u8>> {
     let mut stream = TcpStream::connect(manager).ok()?;
     let mut head = format!("{}\r\n", request.start);
@@ -146,6 +147,7 @@ pub(super) fn forward(request: &Message, manager: SocketAddr) -> Option<Vec<u8>>
     Some(in_wire_form(answer.word(1).parse().ok()?, &answer.body))
 }
 
+/// An answer without fields but its length.
 pub(super) fn in_wire_form(status: u16, body: &[u8]) -> Vec<u8> {
     let head = format!(
         "HTTP/1.1 {status} X\r\nContent-Length: {}\r\n\r\n",

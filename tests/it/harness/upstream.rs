@@ -138,6 +138,11 @@ impl Upstream {
         lock(&self.shared.requests).clone()
     }
 
+    /// Requests read whole since they were taken last.
+    pub fn take(&self) -> Vec<Message> {
+        std::mem::take(&mut *lock(&self.shared.requests))
+    }
+
     /// How many requests were read whole so far.
     pub fn count(&self) -> usize {
         lock(&self.shared.requests).len()
