@@ -61,6 +61,8 @@ struct State {
     tokens: Tokens,
     role: Role,
     life: Life,
+    /// How far the time of assertions is before ours.
+    ahead: Duration,
     /// End of each token that was given out and not revoked.
     living: HashMap<String, Instant>,
     given: usize,
@@ -101,6 +103,7 @@ impl Google {
                     told: 3600,
                     true_for: Duration::from_secs(3600),
                 },
+                ahead: Duration::ZERO,
                 living: HashMap::new(),
                 given: 0,
                 logins: Vec::new(),
@@ -170,6 +173,11 @@ impl Google {
     /// The next tokens last so long.
     pub fn set_life(&self, told: u64, true_for: Duration) {
         self.lock().life = Life { told, true_for };
+    }
+
+    /// Assertions are made by a clock that is so much before ours.
+    pub fn set_ahead(&self, ahead: Duration) {
+        self.lock().ahead = ahead;
     }
 
     /// Ends every token that was given out.
@@ -317,10 +325,8 @@ impl Shared {
             "scope",
             text("scope") == "https://www.googleapis.com/auth/cloud-platform",
         )?;
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let now = SystemTime::now() + state.ahead;
+        let now = now.duration_since(UNIX_EPOCH).unwrap().as_secs();
         is("iat", number("iat").abs_diff(now) < 30)?;
         is("exp", number("exp") == number("iat") + 3600)?;
         is("claims", claims.as_object().unwrap().len() == 5)?;

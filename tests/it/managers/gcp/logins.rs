@@ -224,6 +224,7 @@ async fn a_token_serves_to_its_end_while_the_next_is_refused() {
 
     // Tried again by itself, and told once.
     assert_eq!(events(&told).len(), 2, "{:?}", events(&told));
+    cloud.google.set_ahead(Duration::from_secs(3610));
     cloud.google.set_tokens(Tokens::Good);
     clock.advance(Duration::from_secs(60));
     until("it is asked for again", || events(&told).len() == 3).await;
