@@ -70,7 +70,7 @@ pub(super) fn compile(
     units: &mut AllUnits,
     run: &Compilation<'_>,
 ) -> (Arc<SniStore>, Vec<CertificateReport>) {
-    let before = previous.map(|snapshot| &snapshot.units.ssls);
+    let before = previous.map(|snapshot| &snapshot.rest.units.ssls);
     let mut all_reused = true;
     let mut built = Units::with_capacity(documents.ssls.len());
     let mut entries = Vec::new();

@@ -109,7 +109,7 @@ pub(super) fn compile(
     units: &mut AllUnits,
     run: &Compilation<'_>,
 ) -> Arc<Router<Arc<CompiledRoute>>> {
-    let before = previous.map(|snapshot| &snapshot.units);
+    let before = previous.map(|snapshot| &snapshot.rest.units);
     let mut built = Units::with_capacity(documents.routes.len());
     let mut specs: Vec<(usize, Arc<Spec>)> = Vec::with_capacity(documents.routes.len());
     for item in &documents.routes {
