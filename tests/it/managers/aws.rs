@@ -231,8 +231,8 @@ async fn the_longest_name_that_exists_is_read_and_remembered() {
         ("app/other/db/password", Ok("only")),
         ("app/db/nowhere", Err("field not found")),
         ("gone/db/password", Err("document not found")),
-        // Exact: `db` in `gone` is not looked for.
-        ("gone/db#password", Err("document not found")),
+        // Exact: no field `gone/password` of `app/db` is looked for.
+        ("app/db/gone#password", Err("document not found")),
     ];
     let references = expected.map(|(rest, _)| at(rest));
     let all: Vec<&str> = references.iter().map(String::as_str).collect();
