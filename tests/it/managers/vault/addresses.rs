@@ -1,7 +1,5 @@
 //! Several addresses: the next one where one cannot serve.
 
-use std::time::{Duration, Instant};
-
 use serde_json::json;
 
 use super::super::text;
@@ -41,7 +39,7 @@ async fn a_sealed_and_a_stopped_server_are_passed_over() {
     // A restarted server is sealed; all of them sealed are one sealed manager.
     second.restart().await;
     first.restart().await;
-    assert!(room.failures(3).await.contains("sealed"));
+    assert!(room.failures(2).await.contains("sealed"));
     assert_eq!(text(&room.secrets.view(), REFERENCE), found("one"));
     second.unseal().await;
     room.until(REFERENCE, Ok("two")).await;
@@ -68,9 +66,9 @@ async fn whatever_is_wrong_with_one_the_next_is_asked_in_the_same_read() {
             "uri": [first.uri(), nowhere, "https://vault.invalid", second.uri()],
             "prefix": "secret/apisix", "token": bao.token, "timeout": 4,
         }));
-        let started = Instant::now();
         assert_eq!(value(&room).await, found("v"), "{fault:?}");
-        assert!(started.elapsed() < Duration::from_secs(4), "{fault:?}");
+        // The token was looked up meanwhile, by a call of its own.
+        until(&room, "a login", || logins(&room, "token") == 1).await;
         let asked = first.count();
         let before = reads(&room);
         until(&room, "two more reads", || reads(&room) >= before + 2).await;
