@@ -1,6 +1,7 @@
 //! The one road to production: documents → references → values → `snapshot::compile` → publish.
 //! A changed file, a signal and a changed secret are three triggers of it (`design.md` §2).
 
+mod inventory;
 mod publish;
 mod status;
 
@@ -21,6 +22,7 @@ use crate::snapshot::compile::{self, CompileEnv};
 use crate::snapshot::graph::{self, Graph};
 use crate::snapshot::references;
 
+use inventory::Inventory;
 pub use publish::SnapshotCell;
 pub use status::{Missing, Status, StatusReport};
 
@@ -45,6 +47,7 @@ pub struct Reload {
     documents: Arc<Documents>,
     /// The values the published snapshot was made of.
     view: View,
+    inventory: Inventory,
 }
 
 impl Reload {
@@ -70,6 +73,7 @@ impl Reload {
             load_wait,
             documents: Arc::new(documents),
             view: View::default(),
+            inventory: Inventory::default(),
         }
     }
 
@@ -175,6 +179,9 @@ impl Reload {
             self.status.missing(blocking(missing).await);
         }
         self.status.accepted(self.clock.wall(), revision, trigger);
+        if let (Trigger::Source, Some(audit)) = (trigger, self.status.audit()) {
+            self.inventory.tell(audit, &self.secrets);
+        }
         let took = took.as_secs_f64() * 1e3;
         log::info!(
             "configuration in force: revision={revision} trigger={trigger:?} \

@@ -5,11 +5,14 @@
     reason = "a shared toolbox; which tools are used changes with the tests"
 )]
 
+pub mod audit;
 pub mod certs;
 pub mod chaos;
 pub mod client;
 pub mod dns;
+pub mod drongo;
 pub mod gateway;
+pub mod google;
 pub mod h2;
 pub mod moto;
 pub mod openbao;
@@ -20,7 +23,9 @@ pub mod upstream;
 pub mod wire;
 
 pub use client::Connection;
+pub use drongo::Drongo;
 pub use gateway::{Gateway, wait_until};
+pub use google::Google;
 pub use openbao::OpenBao;
 pub use relay::{Relay, Relaying};
 pub use tools::tool;
