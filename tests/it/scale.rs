@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::harness::{Behaviour, Gateway, Upstream, wait_until};
 
-const CONSUMERS: usize = 10_000;
+const CONSUMERS: usize = 20_000;
 const PER_DOCUMENT: usize = 100;
 
 fn key(n: usize, generation: usize) -> String {
@@ -78,8 +78,9 @@ fn many_consumers_cost_little_and_a_rotation_only_its_users() {
     drop(few);
     let many = gateway(CONSUMERS, &upstream);
     let each = resident_bytes(&many).saturating_sub(idle) / (CONSUMERS - PER_DOCUMENT);
-    // The bar is 1.5 KiB among 100 000; what loading alone needed weighs more among fewer.
-    assert!(each < 3072, "a consumer takes {each} bytes");
+    // The bar is 1.5 KiB among 100 000 (`make bench-secrets`). Among fewer, what loading alone
+    // needed and the allocator still keeps weighs more: this finds what costs several times that.
+    assert!(each < 4096, "a consumer takes {each} bytes");
 
     let read = fetches(&many);
     for n in (0..CONSUMERS).step_by(CONSUMERS / 100) {
