@@ -157,7 +157,10 @@ async fn an_unchanged_manager_keeps_its_values_and_a_changed_one_reads_again() {
             text(&room.ensure(&[reference]).await, reference),
             Ok("v".to_owned())
         );
-        assert_eq!(count.load(Ordering::Relaxed), reads);
+        // A load waits for no value it has already.
+        let read = || count.load(Ordering::Relaxed) == reads;
+        room.wait(read, || format!("{count:?} reads, not {reads}"))
+            .await;
     }
     assert!(room.secrets.configure(&[]).is_empty());
     let reason = text(&room.ensure(&[reference]).await, reference).unwrap_err();
