@@ -3,7 +3,9 @@
 //! share one read.
 
 mod entry;
+mod moves;
 mod places;
+mod reports;
 #[cfg(test)]
 mod search_tests;
 mod slot;
@@ -16,12 +18,11 @@ use std::time::{Duration, Instant};
 
 use entry::Entry;
 pub(super) use places::Elsewhere;
-use places::{Next, Places};
+use places::Places;
 pub(super) use slot::Selector;
 
 use super::manager::{Document, FetchError, Location};
 use super::refresh::Schedule;
-use super::report::{ReferenceReport, ReferenceState};
 use super::view::Outcome;
 
 /// Identity of a document.
@@ -89,19 +90,6 @@ pub(super) struct Cache {
     jitter: Jitter,
     /// Why a value that was never asked for is none.
     unread: Arc<str>,
-}
-
-/// What one manager's documents and references are worth now.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    pub(super) documents: usize,
-    /// Why the last read of one of them failed.
-    pub(super) failure: Option<Arc<str>>,
-    pub(super) fresh: usize,
-    pub(super) stale: usize,
-    pub(super) refused: usize,
-    /// Age of the value confirmed longest ago.
-    pub(super) oldest: Option<Duration>,
 }
 
 impl Cache {
@@ -274,128 +262,6 @@ impl Cache {
         news
     }
 
-    fn remember(&mut self, id: EntryId) {
-        let Some(entry) = self.entries.get(&id) else {
-            return;
-        };
-        let slots = entry.slots.iter().filter(|(_, slot)| slot.asked);
-        for (selector, slot) in slots {
-            for user in &slot.users {
-                self.places.found(user, || entry.location(selector));
-            }
-        }
-    }
-
-    /// The document was denied: sends references that have no value from here on to where their
-    /// manager says they might be.
-    fn send_on(
-        &mut self,
-        now: Instant,
-        id: EntryId,
-        why: &FetchError,
-        elsewhere: Elsewhere<'_>,
-        news: &mut News,
-    ) {
-        let Some(entry) = self.entries.get(&id) else {
-            return;
-        };
-        let manager = Arc::clone(&entry.key.manager);
-        let slots = entry.slots.iter();
-        let lost = slots.filter(|(_, slot)| slot.asked && slot.is_missing());
-        let mut moves = Vec::new();
-        for (selector, slot) in lost {
-            let here = entry.location(selector);
-            for user in &slot.users {
-                let next = self.places.denied(user, &manager, &here, why, elsewhere);
-                if next != Next::Stay {
-                    moves.push((selector.clone(), Arc::clone(user), next));
-                }
-            }
-        }
-        for (selector, user, next) in moves {
-            match next {
-                Next::Stay => {}
-                Next::Go(to) => self.relocate(now, id, &selector, user, to, None, news),
-                Next::GiveUp(to, why) => {
-                    self.relocate(now, id, &selector, user, to, Some(why), news);
-                }
-            }
-        }
-    }
-
-    /// Moves one reference to another document. With `given_up` it is not looked for there before
-    /// a "no" has been remembered for as long as it has to be.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "one caller; a struct would only rename them"
-    )]
-    fn relocate(
-        &mut self,
-        now: Instant,
-        id: EntryId,
-        selector: &Selector,
-        user: Arc<str>,
-        to: Location,
-        given_up: Option<Arc<str>>,
-        news: &mut News,
-    ) {
-        let Some(entry) = self.entries.get(&id) else {
-            return;
-        };
-        let mut mover = match entry.slots.get(selector) {
-            Some(slot) => Box::new(slot.for_mover()),
-            None => return,
-        };
-        let schedule = entry.schedule;
-        let key = DocumentKey {
-            path: to.path,
-            ..entry.key.clone()
-        };
-        let selector_there = Selector {
-            field: to.field,
-            decode: selector.decode,
-        };
-        self.take_out(id, selector, &user);
-        let is_new = !self.ids.contains_key(&key);
-        let there = self.entry_id(now, key, schedule);
-        let pause = schedule.after_denial((self.jitter)());
-        let entry = self
-            .entries
-            .get_mut(&there)
-            .expect("entry_id gives a live entry");
-        let settled = given_up.is_some();
-        if let Some(why) = given_up {
-            mover.denied_before(why, now);
-        }
-        let slot = match entry.slots.entry(selector_there) {
-            std::collections::hash_map::Entry::Vacant(place) => {
-                mover.users.push(user);
-                place.insert(mover)
-            }
-            std::collections::hash_map::Entry::Occupied(place) => {
-                let slot = place.into_mut();
-                slot.users.push(Arc::clone(&user));
-                if slot.has_shown() && !slot.shows_as(&mover) {
-                    news.push(Told {
-                        reference: user,
-                        outcome: slot.outcome(now, &schedule, entry.failure.as_ref()),
-                        manager: Arc::clone(&entry.key.manager),
-                        manager_version: entry.manager_version.clone(),
-                    });
-                }
-                slot
-            }
-        };
-        if settled && is_new {
-            reschedule(&mut self.due, there, entry, now + pause);
-        } else if !settled && (!slot.asked || slot.is_missing()) {
-            entry.touched |= entry.in_flight;
-            reschedule(&mut self.due, there, entry, now);
-        }
-        settle(&mut self.unsettled, entry);
-        self.tell(now, there, news);
-    }
-
     /// Values that grew too old. Returns whose users have to be told.
     pub(super) fn expire(&mut self, now: Instant) -> News {
         let mut news = News::new();
@@ -487,59 +353,6 @@ impl Cache {
         let due = self.due.first().map(|(at, _)| *at);
         let lapse = self.lapses.first().map(|(at, _)| *at);
         due.into_iter().chain(lapse).min()
-    }
-
-    /// What may be told about a reference in use.
-    pub(super) fn report(
-        &self,
-        now: Instant,
-        id: EntryId,
-        selector: &Selector,
-        reference: &Arc<str>,
-    ) -> Option<ReferenceReport> {
-        let entry = self.entries.get(&id)?;
-        let slot = entry.slots.get(selector)?;
-        let (state, age) = slot.state(now, &entry.schedule);
-        let failure = entry.failure.as_ref();
-        let outcome = slot.outcome(now, &entry.schedule, failure);
-        let reason = match (&outcome, state) {
-            (Err(unresolved), _) => Some(&unresolved.reason),
-            (Ok(_), ReferenceState::Fresh) => None,
-            (Ok(_), _) => slot.reason(failure),
-        };
-        Some(ReferenceReport {
-            reference: Arc::clone(reference),
-            manager: Arc::clone(&entry.key.manager),
-            path: Arc::clone(&entry.key.path),
-            state,
-            age,
-            version: outcome.as_ref().ok().map(|resolved| resolved.version),
-            manager_version: entry.manager_version.clone(),
-            reason: reason.cloned(),
-        })
-    }
-
-    /// What each manager's documents and references are worth now.
-    pub(super) fn tallies(&self, now: Instant) -> HashMap<Arc<str>, Tally> {
-        let mut tallies: HashMap<Arc<str>, Tally> = HashMap::new();
-        for entry in self.entries.values() {
-            let tally = tallies.entry(Arc::clone(&entry.key.manager)).or_default();
-            tally.documents += 1;
-            if tally.failure.is_none() {
-                tally.failure.clone_from(&entry.failure);
-            }
-            for slot in entry.slots.values() {
-                let (state, age) = slot.state(now, &entry.schedule);
-                let count = match state {
-                    ReferenceState::Fresh => &mut tally.fresh,
-                    ReferenceState::Stale => &mut tally.stale,
-                    ReferenceState::Refused => &mut tally.refused,
-                };
-                *count += slot.users.len();
-                tally.oldest = tally.oldest.max(age);
-            }
-        }
-        tallies
     }
 
     fn entry_id(&mut self, now: Instant, key: DocumentKey, schedule: Schedule) -> EntryId {

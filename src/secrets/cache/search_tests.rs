@@ -2,6 +2,7 @@
 
 use super::tests::*;
 use super::*;
+use crate::secrets::report::ReferenceState;
 
 /// As AWS splits names: the last segment of the path goes over to the field.
 fn shorter(tried: &Location, why: &FetchError) -> Option<Location> {

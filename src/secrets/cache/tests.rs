@@ -2,6 +2,7 @@ use super::*;
 pub(super) use crate::clock::{Clock as _, ManualClock};
 use crate::secrets::manager::FieldValue;
 use crate::secrets::reference::Decode;
+use crate::secrets::report::ReferenceState;
 use crate::secrets::value::Secret;
 
 pub(super) const SCHEDULE: Schedule = Schedule {

@@ -39,6 +39,8 @@ pub(super) struct State {
     dirty: bool,
     /// How many `ensure`s are under way; nothing is published meanwhile.
     holds: usize,
+    /// References the observer knows to have no value, and why.
+    refused: HashMap<Arc<str>, Arc<str>>,
     /// What the observer has to be told, in order.
     outbox: Vec<(Arc<str>, Event)>,
     /// Somebody is telling the observer.
@@ -74,6 +76,7 @@ impl State {
             published: View::default(),
             dirty: false,
             holds: 0,
+            refused: HashMap::new(),
             outbox: Vec::new(),
             delivering: false,
         }
@@ -128,6 +131,8 @@ impl State {
         self.settle_managers(now);
         // Last, so that a document still referred to is kept.
         self.take_out(|state, _, text| !references.contains(text) && !state.fields.contains(text));
+        let view = &self.view;
+        self.refused.retain(|text, _| view.find(text).is_some());
     }
 
     /// Puts `next` in the place of the managers in force. Values of one that means the same
@@ -380,13 +385,40 @@ impl State {
 
     fn show(&mut self, news: News) {
         for told in news {
-            let was = self.view.find(&told.reference);
-            self.outbox.extend(event(was, &told));
+            let event = self.event(&told);
+            let told_of = |event| (Arc::clone(&told.manager), event);
+            self.outbox.extend(event.map(told_of));
             if self.fields.contains(&told.reference) {
                 self.fields_changed.push(Arc::clone(&told.reference));
             }
             self.view.set(told.reference, told.outcome);
             self.dirty = true;
+        }
+    }
+
+    /// What an auditor has to be told of a reference. Its first value is no news, its first lack
+    /// of one is.
+    fn event(&mut self, told: &Told) -> Option<Event> {
+        let reference = Arc::clone(&told.reference);
+        match &told.outcome {
+            Ok(is) => {
+                let was_refused = self.refused.remove(&reference).is_some();
+                let was = self.view.find(&reference).and_then(|was| was.as_ref().ok());
+                let changed = was.is_some_and(|was| was.version != is.version);
+                (was_refused || changed).then(|| Event::Adopted {
+                    reference,
+                    version: is.version,
+                    manager_version: told.manager_version.clone(),
+                })
+            }
+            Err(is) if Cache::is_unread(&is.reason) => None,
+            Err(is) => {
+                let why = Arc::clone(&is.reason);
+                let said = self
+                    .refused
+                    .insert(Arc::clone(&reference), Arc::clone(&why));
+                (said.as_ref() != Some(&why)).then_some(Event::Refused { reference, why })
+            }
         }
     }
 
@@ -447,29 +479,6 @@ impl State {
     pub(super) fn take_events(&mut self) -> Vec<(Arc<str>, Event)> {
         std::mem::take(&mut self.outbox)
     }
-}
-
-/// What an auditor has to be told of a reference. Its first value is no news, its first lack of
-/// one is.
-fn event(was: Option<&Outcome>, told: &Told) -> Option<(Arc<str>, Event)> {
-    let reference = Arc::clone(&told.reference);
-    let event = match (was, &told.outcome) {
-        (Some(Ok(was)), Ok(is)) if was.version == is.version => return None,
-        (None, Ok(_)) => return None,
-        (Some(Err(was)), Ok(_)) if Cache::is_unread(&was.reason) => return None,
-        (_, Ok(is)) => Event::Adopted {
-            reference,
-            version: is.version,
-            manager_version: told.manager_version.clone(),
-        },
-        (_, Err(is)) if Cache::is_unread(&is.reason) => return None,
-        (Some(Err(was)), Err(is)) if was.reason == is.reason => return None,
-        (_, Err(is)) => Event::Refused {
-            reference,
-            why: Arc::clone(&is.reason),
-        },
-    };
-    Some((Arc::clone(&told.manager), event))
 }
 
 /// What stands for the manager of a reference that names none.
