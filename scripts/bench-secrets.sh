@@ -65,8 +65,10 @@ start "$dir/upstream.log" "$claviger" echo --listen $UPSTREAM
 tool fill --documents "$DOCUMENTS"
 
 say "Loading"
-gateway empty 18220 0 300
-empty_kib=$(rss_kib "$pid")
+gateway few 18220 1 300
+# Serving takes memory too: both have answered the same requests when they are looked at.
+slowest 18220 "$(tool key 47)" 4 >/dev/null
+few_kib=$(rss_kib "$pid")
 stop "$pid"
 gateway steady 18230 "$DOCUMENTS" 300
 steady=$pid
@@ -74,18 +76,18 @@ row "$consumers consumers: from start to ready" "$took" ms 15000
 
 say "Requests and the manager"
 before=$(fetches 18230)
-slowest 18230 "$(tool key 471)" 4 >/dev/null
+slowest 18230 "$(tool key 47)" 4 >/dev/null
 requests=$(awk '/requests in/ { print $1 }' "$dir/wrk.out")
 row "calls to the manager during $requests requests" "$(($(fetches 18230) - before))" calls 0
 # Not sooner: by now the allocator has given back what loading alone needed.
 kib=$(rss_kib "$steady")
-row "memory of each, beyond an empty gateway" "$(((kib - empty_kib) * 1024 / consumers))" bytes 1536
+row "memory of each, beyond a gateway of 100" "$(((kib - few_kib) * 1024 / (consumers - 100)))" bytes 1536
 stop "$steady"
 
 say "Rotating one document of 100 keys, $ROTATIONS times; ttl $TTL s"
 gateway rotating 18240 "$DOCUMENTS" "$TTL"
 rotating=$pid
-key=$(tool key 471)
+key=$(tool key 47)
 quiet=$(slowest 18240 "$key" 4)
 worst=0
 for ((generation = 1; generation <= ROTATIONS; generation++)); do
@@ -99,4 +101,4 @@ for ((generation = 1; generation <= ROTATIONS; generation++)); do
     echo "    slowest request of the whole time: $(cat "$dir/slowest") ms (without a rotation: $quiet ms)"
 done
 row "memory of each after the rotations" \
-    "$((($(rss_kib "$rotating") - empty_kib) * 1024 / consumers))" bytes 1536
+    "$((($(rss_kib "$rotating") - few_kib) * 1024 / (consumers - 100)))" bytes 1536

@@ -168,6 +168,7 @@ impl Reload {
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
         let (revision, consumers) = (snapshot.revision, snapshot.consumers_built);
+        let others = snapshot.others_built;
         self.cell.publish(Arc::new(snapshot));
         let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.
@@ -185,7 +186,7 @@ impl Reload {
         let took = took.as_secs_f64() * 1e3;
         log::info!(
             "configuration in force: revision={revision} trigger={trigger:?} \
-             consumers_built={consumers} took={took:.1} ms"
+             consumers_built={consumers} others_built={others} took={took:.1} ms"
         );
     }
 }

@@ -285,6 +285,106 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 mod tests {
     use super::*;
     use crate::clock::{Clock as _, ManualClock};
+    use crate::secrets::manager::{Document, Location, Step};
+    use crate::secrets::reference::{Key, ReferenceError};
+
+    /// Tends until it is dropped, and says when that happens.
+    struct Tended(
+        Mutex<Option<tokio::sync::oneshot::Sender<()>>>,
+        Arc<Semaphore>,
+    );
+
+    #[async_trait::async_trait]
+    impl Manager for Tended {
+        fn locate(&self, key: &Key) -> Result<Location, ReferenceError> {
+            Ok(Location::split_last(key))
+        }
+
+        async fn fetch(&self, _: Read<'_>) -> Result<Document, FetchError> {
+            Err(FetchError::NotFound)
+        }
+
+        async fn tend(&self) {
+            let _alive = self.0.lock().expect("not poisoned").take();
+            self.1.add_permits(1);
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test]
+    async fn a_manager_is_tended_while_it_is_in_force_and_no_longer() {
+        let (alive, ended) = tokio::sync::oneshot::channel();
+        let begun = Arc::new(Semaphore::new(0));
+        let manager = Tended(Mutex::new(Some(alive)), Arc::clone(&begun));
+        let schedule = Schedule {
+            ttl: Duration::ZERO,
+            neg_ttl: Duration::ZERO,
+            max_stale: Duration::ZERO,
+        };
+        let runner = Arc::new(Runner::new("x/y".into(), Box::new(manager), schedule, 1));
+        let tending = runner.tend();
+        begun.acquire().await.expect("not closed").forget();
+        drop(tending);
+        ended.await.expect_err("what tends must be dropped");
+        assert_eq!(Arc::strong_count(&runner), 1, "and hold nothing");
+    }
+
+    /// What ends a value, and what opens the circuit; no error does both.
+    #[test]
+    fn only_the_managers_own_word_about_a_document_is_an_answer() {
+        let (answers, outages, others) = (
+            [
+                FetchError::NotFound,
+                FetchError::Deleted,
+                FetchError::Forbidden,
+                FetchError::Unsupported("x"),
+            ],
+            [
+                FetchError::Unreachable(Step::Dns, "x".into()),
+                FetchError::Unreachable(Step::Tcp, "x".into()),
+                FetchError::Unreachable(Step::Tls, "x".into()),
+                FetchError::TimedOut,
+                FetchError::Sealed,
+                FetchError::Throttled,
+                FetchError::ServerError(500),
+                FetchError::TokenRefused,
+                FetchError::Redirected(302),
+            ],
+            [
+                FetchError::UnexpectedStatus(404),
+                FetchError::Garbage("x"),
+                FetchError::Unreadable("x".into()),
+                FetchError::TooLarge(1),
+                FetchError::Insecure("x"),
+            ],
+        );
+        for (errors, authoritative, blames) in [
+            (&answers[..], true, false),
+            (&outages[..], false, true),
+            (&others[..], false, false),
+        ] {
+            for error in errors {
+                assert_eq!(error.is_authoritative(), authoritative, "{error}");
+                assert_eq!(error.blames_manager(), blames, "{error}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_circuit_says_what_it_is() {
+        let clock = ManualClock::new();
+        let mut circuit = Circuit::default();
+        assert_eq!(circuit.state(), CircuitState::Closed);
+        for _ in 0..TRIES {
+            circuit.fail(clock.now(), &"down".into(), 1.0);
+        }
+        assert_eq!(circuit.state(), CircuitState::Open);
+        clock.advance(FIRST_PAUSE);
+        assert!(circuit.admit(clock.now()).is_ok());
+        assert_eq!(circuit.state(), CircuitState::Probing);
+        circuit.succeed();
+        assert_eq!(circuit.state(), CircuitState::Closed);
+    }
 
     fn open(clock: &ManualClock) -> Circuit {
         let mut circuit = Circuit::default();

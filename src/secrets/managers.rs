@@ -4,6 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::cache::UNREAD;
 use super::fetch::Runner;
 use super::install::{Digest, Template, Workshop, fingerprint};
 use super::manager::MANAGERS;
@@ -194,7 +195,7 @@ impl Installed {
         }
         self.standing = match template.needs.first() {
             Some(need) => {
-                let unread = Unresolved::because("not fetched yet");
+                let unread = Unresolved::because(UNREAD);
                 let why = waiting(&template.id, &need.field, &need.reference, &unread);
                 Standing::Waiting(why)
             }

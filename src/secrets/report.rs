@@ -41,7 +41,8 @@ pub enum CircuitState {
     /// It answers, or has not failed often enough.
     #[default]
     Closed,
-    /// It failed several times in a row and is left alone for a moment.
+    /// It failed several times in a row and is left alone for a moment, or it cannot be asked at
+    /// all: its fields are refused, or wait for values.
     Open,
     /// One read is under way to see whether it answers again.
     Probing,

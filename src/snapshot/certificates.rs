@@ -88,6 +88,7 @@ pub(super) fn compile(
         }
         let (unit, reused) =
             built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
+                run.count();
                 let owner = format!("ssls/{}", item.id);
                 let mut scope = Scope {
                     run,

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use pingora_core::protocols::tls::CaType;
@@ -79,6 +80,8 @@ pub struct Compilation<'a> {
     settings: HashMap<Arc<str>, Resolved>,
     /// Trust of verified upstreams that name none, where it is a reference.
     pub(super) trust: Option<Trust>,
+    /// Pieces that were built and not reused, consumers aside.
+    built: AtomicUsize,
 }
 
 /// A trust store out of a reference; without a value nothing is trusted.
@@ -124,6 +127,11 @@ pub struct AllUnits {
 }
 
 impl Compilation<'_> {
+    /// A piece is being built.
+    pub(super) fn count(&self) {
+        self.built.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether resources may use the plugin.
     #[must_use]
     pub fn plugin_enabled(&self, name: &str) -> bool {
@@ -248,6 +256,7 @@ pub fn compile(
         metadata,
         settings,
         trust,
+        built: AtomicUsize::new(0),
     };
     // Of documents that were compiled before, only what holds a changed value can differ.
     let same = previous.filter(|previous| previous.of.is(&documents.identity));
@@ -294,6 +303,7 @@ pub fn compile(
         counts,
         diagnostics,
         consumers_built: consumers.built,
+        others_built: run.built.into_inner(),
         of: documents.identity.note(),
         view: view.clone(),
         uses: match same {
@@ -417,6 +427,7 @@ fn sets(
     for item in items {
         let stamp = plugins::stamp(item.fingerprint, &item.value.plugins, run);
         units.reuse_or_build(before, &item.id, stamp, |_, diagnostics| {
+            run.count();
             let owner = format!("{kind}/{}", item.id);
             let mut scope = Scope {
                 run,

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::references::{self, Holder, Owner};
-use super::substitute::Missing;
+use super::substitute::{Fault, Missing};
 use crate::config::Documents;
 use crate::config::resource::{PluginMap, SslKind};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -39,7 +39,7 @@ impl Use {
             field: self.field.clone(),
             reference: Arc::clone(&self.reference),
             why: Unresolved::because(why),
-            is_name: false,
+            fault: Fault::NoValue,
         };
         let (_, code, message) = references::unresolved(&missing, documents);
         Diagnostic {

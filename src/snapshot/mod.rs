@@ -129,6 +129,8 @@ pub struct Snapshot {
     /// How many consumers and credentials were built for this snapshot; the others are those of
     /// the one before.
     pub consumers_built: usize,
+    /// The same of upstreams, services, routes, sets of plugins and certificates.
+    pub others_built: usize,
     /// The documents it was made of.
     of: Identity,
     /// The values it was made of.

@@ -103,7 +103,10 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
             let refusing = Plugin::refusing(ordinal, def, Meta::default());
             return Ok((def, Arc::new(refusing), Vec::new()));
         }
-        Err(error) => return Err(invalid(scope, "plugin-config", &error)),
+        Err(error) => {
+            invalid(scope, "plugin-config", &error);
+            return Err(());
+        }
     };
     if let Some(problem) = &meta.filter_problem {
         let error = BuildError::invalid("_meta.filter", problem);

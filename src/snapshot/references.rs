@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::substitute::Missing;
+use super::substitute::{Fault, Missing};
 use super::{certificates, substitute, upstreams};
 use crate::config::Documents;
 use crate::config::resource::{Item, PluginMap, Settings, UpstreamConfig};
@@ -19,7 +19,13 @@ pub(super) fn unresolved(
     documents: &Documents,
 ) -> (Severity, &'static str, String) {
     match Reference::parse(&missing.reference) {
-        _ if missing.is_name => (Severity::Error, "bad-reference", missing.why.to_string()),
+        _ if missing.fault == Fault::Name => {
+            let message = missing.why.to_string();
+            (Severity::Error, "misplaced-reference", message)
+        }
+        _ if missing.fault == Fault::Misfit => {
+            (Severity::Error, "secret-value", missing.why.to_string())
+        }
         Err(error) => (Severity::Error, "bad-reference", error.to_string()),
         Ok(reference) => match reference.target() {
             Target::Managed(key)

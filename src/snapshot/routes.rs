@@ -56,7 +56,10 @@ pub(super) fn services(
             before.map(|b| &b.services),
             &item.id,
             stamp.finish(),
-            |_, diagnostics| service(item, units, run, diagnostics),
+            |_, diagnostics| {
+                run.count();
+                service(item, units, run, diagnostics)
+            },
         );
     }
     built
@@ -142,6 +145,7 @@ pub(super) fn compile(
             &item.id,
             stamp.finish(),
             |_, diagnostics| {
+                run.count();
                 let owner = format!("routes/{}", item.id);
                 let mut scope = Scope {
                     run,

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::harness::{Behaviour, Gateway, Upstream, wait_until};
 
-const CONSUMERS: usize = 20_000;
+const CONSUMERS: usize = 10_000;
 const PER_DOCUMENT: usize = 100;
 
 fn key(n: usize, generation: usize) -> String {

@@ -129,11 +129,12 @@ impl SslSettings {
 pub struct SecretCacheSettings {
     /// How long a value is fresh. Default 300 s.
     pub ttl: Duration,
-    /// Values kept. Default 512 (kept for compatibility: every referenced value is held).
+    /// Values kept, in APISIX. Accepted without effect: exactly what a configuration refers to is
+    /// held, and a value thrown out would be missing on a request's path. Default 512.
     pub count: u64,
     /// How long a failure is remembered. Default 60 s.
     pub neg_ttl: Duration,
-    /// Failures kept. Default 512.
+    /// Failures kept, in APISIX. Without effect as `count` is. Default 512.
     pub neg_count: u64,
 }
 

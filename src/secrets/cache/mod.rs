@@ -4,6 +4,8 @@
 
 mod entry;
 mod places;
+#[cfg(test)]
+mod search_tests;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -114,7 +116,7 @@ impl Cache {
             last_entry: 0,
             last_version: 0,
             jitter,
-            unread: "not fetched yet".into(),
+            unread: UNREAD.into(),
         }
     }
 
@@ -124,9 +126,10 @@ impl Cache {
         self.last_version
     }
 
-    /// Whether this is why a value has none that was never asked for.
-    pub(super) fn is_unread(&self, reason: &Arc<str>) -> bool {
-        Arc::ptr_eq(reason, &self.unread)
+    /// Whether the reason is that a value was never asked for: this one's own, or one that stands
+    /// in a field of its manager.
+    pub(super) fn is_unread(reason: &str) -> bool {
+        reason.ends_with(UNREAD)
     }
 
     /// Puts a reference in use, in this place unless another is remembered for it. A value never
@@ -568,6 +571,9 @@ impl Cache {
         }
     }
 }
+
+/// Why a value that was never asked for is none.
+pub(super) const UNREAD: &str = "not fetched yet";
 
 fn reschedule(due: &mut BTreeSet<(Instant, EntryId)>, id: EntryId, entry: &mut Entry, at: Instant) {
     due.remove(&(entry.due_at, id));

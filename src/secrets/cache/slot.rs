@@ -171,7 +171,7 @@ impl Slot {
             None => {
                 let reason = self.reason(failure).cloned();
                 Err(Unresolved::because(
-                    reason.unwrap_or_else(|| "not fetched yet".into()),
+                    reason.unwrap_or_else(|| super::UNREAD.into()),
                 ))
             }
         }

@@ -1,33 +1,33 @@
 use super::*;
-use crate::clock::{Clock as _, ManualClock};
+pub(super) use crate::clock::{Clock as _, ManualClock};
 use crate::secrets::manager::FieldValue;
 use crate::secrets::reference::Decode;
 use crate::secrets::value::Secret;
 
-const SCHEDULE: Schedule = Schedule {
+pub(super) const SCHEDULE: Schedule = Schedule {
     ttl: Duration::from_secs(100),
     neg_ttl: Duration::from_secs(10),
     max_stale: Duration::from_secs(1000),
 };
 
-struct Bench {
-    clock: ManualClock,
-    cache: Cache,
+pub(super) struct Bench {
+    pub(super) clock: ManualClock,
+    pub(super) cache: Cache,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             clock: ManualClock::new(),
             cache: Cache::new(Box::new(|| 0.5)),
         }
     }
 
-    fn add(&mut self, path: &str, field: &str) -> EntryId {
+    pub(super) fn add(&mut self, path: &str, field: &str) -> EntryId {
         self.add_selector(path, selector(field)).0
     }
 
-    fn add_selector(&mut self, path: &str, selector: Selector) -> (EntryId, Outcome) {
+    pub(super) fn add_selector(&mut self, path: &str, selector: Selector) -> (EntryId, Outcome) {
         let reference = format!("{path}/{}{:?}", selector.field, selector.decode);
         let now = self.clock.now();
         let outcome = self
@@ -36,41 +36,41 @@ impl Bench {
         (self.cache.ids[&key(path)], outcome)
     }
 
-    fn due(&mut self) -> Vec<Job> {
+    pub(super) fn due(&mut self) -> Vec<Job> {
         self.cache.take_due(self.clock.now())
     }
 
-    fn one_due(&mut self) -> Job {
+    pub(super) fn one_due(&mut self) -> Job {
         let mut due = self.due();
         assert_eq!(due.len(), 1, "one document must be due");
         due.remove(0)
     }
 
-    fn answer(&mut self, job: &Job, answer: Answer) -> Vec<(String, Result<String, String>)> {
+    pub(super) fn answer(&mut self, job: &Job, answer: Answer) -> Plain {
         let now = self.clock.now();
         plain(self.cache.complete(now, now, job, answer, &nowhere))
     }
 
     /// Waits for the document's next turn and gives the answer then.
-    fn next(&mut self, answer: Answer) -> Vec<(String, Result<String, String>)> {
+    pub(super) fn next(&mut self, answer: Answer) -> Plain {
         self.wait();
         let job = self.one_due();
         self.answer(&job, answer)
     }
 
     /// Moves to the next turn and says how long that took.
-    fn wait(&mut self) -> Duration {
+    pub(super) fn wait(&mut self) -> Duration {
         let (at, _) = *self.cache.due.first().expect("something must be due");
         let pause = at.saturating_duration_since(self.clock.now());
         self.clock.advance(pause);
         pause
     }
 
-    fn expire(&mut self) -> Vec<(String, Result<String, String>)> {
+    pub(super) fn expire(&mut self) -> Plain {
         plain(self.cache.expire(self.clock.now()))
     }
 
-    fn state(&self, id: EntryId, field: &str) -> ReferenceState {
+    pub(super) fn state(&self, id: EntryId, field: &str) -> ReferenceState {
         let report = self
             .cache
             .report(self.clock.now(), id, &selector(field), &"r".into());
@@ -78,14 +78,17 @@ impl Bench {
     }
 }
 
-fn selector(field: &str) -> Selector {
+/// News as text.
+pub(super) type Plain = Vec<(String, Result<String, String>)>;
+
+pub(super) fn selector(field: &str) -> Selector {
     Selector {
         field: field.into(),
         decode: None,
     }
 }
 
-fn key(path: &str) -> DocumentKey {
+pub(super) fn key(path: &str) -> DocumentKey {
     DocumentKey {
         manager: "vault/1".into(),
         path: path.into(),
@@ -93,7 +96,7 @@ fn key(path: &str) -> DocumentKey {
     }
 }
 
-fn found(fields: &[(&str, &str)]) -> Answer {
+pub(super) fn found(fields: &[(&str, &str)]) -> Answer {
     let text = |value: &str| FieldValue::Text(Secret::from(value.to_owned()));
     let fields = fields
         .iter()
@@ -101,20 +104,20 @@ fn found(fields: &[(&str, &str)]) -> Answer {
     Answer::Found(Document::new(fields.collect(), None))
 }
 
-fn denied() -> Answer {
+pub(super) fn denied() -> Answer {
     Answer::Denied(FetchError::NotFound)
 }
 
 /// A manager that knows one place for everything.
-fn nowhere(_: &Location, _: &FetchError) -> Option<Location> {
+pub(super) fn nowhere(_: &Location, _: &FetchError) -> Option<Location> {
     None
 }
 
-fn failed() -> Answer {
+pub(super) fn failed() -> Answer {
     Answer::Failed("manager unreachable".into())
 }
 
-fn plain(news: News) -> Vec<(String, Result<String, String>)> {
+pub(super) fn plain(news: News) -> Plain {
     let text = |resolved: crate::secrets::view::Resolved| {
         resolved.value.expose_str().expect("UTF-8").to_owned()
     };
@@ -130,11 +133,11 @@ fn plain(news: News) -> Vec<(String, Result<String, String>)> {
     news
 }
 
-fn ok(value: &str) -> Result<String, String> {
+pub(super) fn ok(value: &str) -> Result<String, String> {
     Ok(value.to_owned())
 }
 
-fn err(reason: &str) -> Result<String, String> {
+pub(super) fn err(reason: &str) -> Result<String, String> {
     Err(reason.to_owned())
 }
 
@@ -461,4 +464,98 @@ fn any_sequence_of_answers_keeps_the_books() {
             }
         }
     }
+}
+
+/// Reads of one manager, as many at a time as it is allowed, each as long as the last.
+struct Readers {
+    waiting: std::collections::VecDeque<Job>,
+    reading: std::collections::VecDeque<(Instant, Job)>,
+    most: usize,
+    latency: Duration,
+}
+
+impl Readers {
+    fn begin(&mut self, now: Instant) {
+        while self.reading.len() < self.most
+            && let Some(job) = self.waiting.pop_front()
+        {
+            self.reading.push_back((now, job));
+        }
+    }
+
+    fn next_end(&self) -> Option<Instant> {
+        let (started, _) = self.reading.front()?;
+        Some(*started + self.latency)
+    }
+}
+
+/// From the start of the read that may have missed a change to the end of the one that sees it is
+/// what a change can take. Half of the time is spent reading here, and all begins in one burst.
+#[test]
+fn ten_thousand_documents_of_a_slow_manager_are_read_within_their_ttl_and_spread_out() {
+    use rand::{Rng as _, SeedableRng as _};
+
+    const DOCUMENTS: usize = 10_000;
+    let schedule = Schedule {
+        ttl: Duration::from_secs(60),
+        ..SCHEDULE
+    };
+    let mut random = rand::rngs::StdRng::seed_from_u64(1);
+    let mut bench = Bench::new();
+    bench.cache = Cache::new(Box::new(move || random.random()));
+    for number in 0..DOCUMENTS {
+        let path = format!("d{number}");
+        let (now, selector) = (bench.clock.now(), selector("x"));
+        let _ = bench
+            .cache
+            .add(now, key(&path), schedule, selector, path.as_str().into());
+    }
+    let mut readers = Readers {
+        waiting: [].into(),
+        reading: [].into(),
+        most: 16,
+        latency: Duration::from_millis(50),
+    };
+    let start = bench.clock.now();
+    let mut last: HashMap<EntryId, Instant> = HashMap::new();
+    let (mut longest, mut reads, mut most_waiting) = (Duration::ZERO, 0, 0);
+    while bench.clock.now() < start + 5 * schedule.ttl {
+        let now = bench.clock.now();
+        readers.waiting.extend(bench.due());
+        readers.begin(now);
+        // The load itself is a queue; behind it there must be none to speak of.
+        if now > start + schedule.ttl {
+            most_waiting = most_waiting.max(readers.waiting.len());
+        }
+        while readers.next_end().is_some_and(|end| end <= now) {
+            let Some((started, job)) = readers.reading.pop_front() else {
+                break;
+            };
+            reads += 1;
+            if let Some(before) = last.insert(job.entry, started) {
+                longest = longest.max(now - before);
+            }
+            let answer = found(&[("x", "1")]);
+            bench.cache.complete(now, started, &job, answer, &nowhere);
+            readers.begin(now);
+        }
+        let due = bench.cache.due.first().map(|(at, _)| *at);
+        let next = due.into_iter().chain(readers.next_end()).min();
+        let pause = next
+            .expect("something must follow")
+            .saturating_duration_since(now);
+        bench.clock.advance(pause);
+    }
+    let bound = schedule.ttl + Duration::from_secs(1);
+    assert!(longest <= bound, "a change took {longest:?}");
+    assert!(longest > schedule.ttl.mul_f64(0.8), "and the ttl is used");
+    // 320 a second can be read; the burst at load must not be repeated.
+    assert!(
+        most_waiting < 1000,
+        "{most_waiting} documents waited for a reader"
+    );
+    assert!(
+        (4 * DOCUMENTS..7 * DOCUMENTS).contains(&reads),
+        "{reads} reads"
+    );
 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::cache::{Answer, Cache, DocumentKey, Job, News, Selector, Told};
+use super::cache::{Answer, Cache, DocumentKey, Job, News, Selector, Told, UNREAD};
 use super::fetch::Runner;
 use super::install::Workshop;
 use super::manager::env::Env;
@@ -208,7 +208,7 @@ impl State {
             return false;
         };
         let view = &self.view;
-        let unread = || Err(Unresolved::because("not fetched yet"));
+        let unread = || Err(Unresolved::because(UNREAD));
         let outcome_of = |reference: &str| view.find(reference).cloned().unwrap_or_else(unread);
         let turn = installed.settle(&outcome_of, shop);
         let keeps_place = installed.is_same_place(installed);
@@ -381,7 +381,7 @@ impl State {
     fn show(&mut self, news: News) {
         for told in news {
             let was = self.view.find(&told.reference);
-            self.outbox.extend(event(&self.cache, was, &told));
+            self.outbox.extend(event(was, &told));
             if self.fields.contains(&told.reference) {
                 self.fields_changed.push(Arc::clone(&told.reference));
             }
@@ -451,18 +451,18 @@ impl State {
 
 /// What an auditor has to be told of a reference. Its first value is no news, its first lack of
 /// one is.
-fn event(cache: &Cache, was: Option<&Outcome>, told: &Told) -> Option<(Arc<str>, Event)> {
+fn event(was: Option<&Outcome>, told: &Told) -> Option<(Arc<str>, Event)> {
     let reference = Arc::clone(&told.reference);
     let event = match (was, &told.outcome) {
         (Some(Ok(was)), Ok(is)) if was.version == is.version => return None,
         (None, Ok(_)) => return None,
-        (Some(Err(was)), Ok(_)) if cache.is_unread(&was.reason) => return None,
+        (Some(Err(was)), Ok(_)) if Cache::is_unread(&was.reason) => return None,
         (_, Ok(is)) => Event::Adopted {
             reference,
             version: is.version,
             manager_version: told.manager_version.clone(),
         },
-        (_, Err(is)) if cache.is_unread(&is.reason) => return None,
+        (_, Err(is)) if Cache::is_unread(&is.reason) => return None,
         (Some(Err(was)), Err(is)) if was.reason == is.reason => return None,
         (_, Err(is)) => Event::Refused {
             reference,

@@ -5,6 +5,7 @@
     reason = "a shared toolbox; which tools are used changes with the tests"
 )]
 
+pub mod audit;
 pub mod certs;
 pub mod chaos;
 pub mod client;

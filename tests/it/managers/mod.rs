@@ -3,6 +3,8 @@
 
 mod aws;
 mod aws_chain;
+mod counting;
+mod engine;
 mod env;
 mod file;
 mod gcp;
@@ -256,7 +258,8 @@ impl Room {
         failed().into_iter().collect()
     }
 
-    async fn wait(&self, mut done: impl FnMut() -> bool, complaint: impl Fn() -> String) {
+    /// Waits until it is so.
+    pub async fn wait(&self, mut done: impl FnMut() -> bool, complaint: impl Fn() -> String) {
         let deadline = Instant::now() + PATIENCE;
         while !done() {
             assert!(Instant::now() < deadline, "{}", complaint());

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::encoded_path;
 use super::wrapping::SecretId;
-use crate::secrets::manager::{BuildError, FetchError, secret_text};
+use crate::secrets::manager::{BuildError, FetchError, Step, secret_text};
 use crate::secrets::refresh::back_off;
 use crate::secrets::value::Secret;
 
@@ -137,8 +137,7 @@ impl Method {
     /// From the `failures`th failure in a row to the next try. A wrong credential must not hammer
     /// the server, nor lock its role out; a server that was away is to be noticed soon.
     pub(super) fn pause(&self, error: &FetchError, failures: u32, jitter: f64) -> Duration {
-        let refused = matches!(error, FetchError::TokenRefused | FetchError::LoginFailed(_));
-        if !refused {
+        if error.step() != Step::Login {
             return back_off(FIRST_PAUSE, failures, LONGEST_OUTAGE_PAUSE, jitter);
         }
         if !self.locks_out() {

@@ -12,7 +12,7 @@ use super::auth::Method;
 use super::login::{Standing, look_up};
 use super::token::Token;
 use super::watch::Signature;
-use crate::secrets::manager::{FetchError, Login};
+use crate::secrets::manager::{FetchError, Login, Step};
 use crate::secrets::settings::{Event, Observer};
 
 pub(super) struct Session {
@@ -193,7 +193,11 @@ impl Session {
         let why = error.to_string();
         log::warn!("secret manager {}: login by {method}: {why}", self.id);
         let mut state = self.state();
-        let failures = state.refusal.as_ref().map_or(0, |refusal| refusal.failures) + 1;
+        // A server that refuses after an outage refuses for the first time.
+        let failures = match &state.refusal {
+            Some(last) if is_refusal(&last.error) == is_refusal(&error) => last.failures + 1,
+            _ => 1,
+        };
         let pause = self.method.pause(&error, failures, rand::random());
         let pause = pause.min(at_most.unwrap_or(pause)).max(SHORTEST_PAUSE);
         state.refusal = Some(Refusal {
@@ -225,6 +229,10 @@ impl Drop for Flight {
         self.0.state().flying = false;
         self.0.changed.notify_waiters();
     }
+}
+
+fn is_refusal(error: &FetchError) -> bool {
+    error.step() == Step::Login
 }
 
 /// How long a looked-up token is taken to live or be dead on, while many documents ask.

@@ -159,7 +159,11 @@ async fn an_unchanged_manager_keeps_its_values_and_a_changed_one_reads_again() {
             text(&room.ensure(&[reference]).await, reference),
             Ok("v".to_owned())
         );
-        assert_eq!(count.load(Ordering::Relaxed), reads);
+        // The value serves on while the changed manager is read.
+        let counted = || count.load(Ordering::Relaxed);
+        let complaint = || format!("{} reads, not {reads}", counted());
+        room.wait(|| counted() >= reads, complaint).await;
+        assert_eq!(counted(), reads);
     }
     assert!(room.secrets.configure(&[]).is_empty());
     let reason = text(&room.ensure(&[reference]).await, reference).unwrap_err();
