@@ -40,28 +40,29 @@ fn every_use_has_its_place_and_what_refuses_without_it() {
         let status = one.consequence.split(' ').next().unwrap_or_default();
         format!("{} {} {status}{required}", one.object, one.field)
     };
-    let shown: Vec<_> = graph.uses.iter().map(shown).collect();
+    let mut shown: Vec<_> = graph.uses.iter().map(shown).collect();
+    shown.sort();
     assert_eq!(
         shown,
         [
-            "routes/on plugins.redirect.uri 503 (unused)",
-            "routes/off plugins.redirect.uri 503 (unused)",
-            "upstreams/spare tls.client_cert 503 (unused)",
-            "upstreams/spare tls.client_key 503 (unused)",
-            "plugin_configs/used plugins.redirect.uri 503",
-            "plugin_configs/unused plugins.redirect.uri 503 (unused)",
-            "global_rules/g plugins.response-rewrite.headers.set.X 503",
             "consumers/jack plugins.key-auth.key 401,",
-            "ssls/site cert the",
-            "ssls/site key the",
-            "ssls/site client.ca the",
-            "ssls/shown cert 503",
-            "ssls/shown key 503",
+            "global_rules/g plugins.response-rewrite.headers.set.X 503",
+            "plugin_configs/unused plugins.redirect.uri 503 (unused)",
+            "plugin_configs/used plugins.redirect.uri 503",
+            "plugin_metadata/cors a 503 (unused)",
+            "plugin_metadata/redirect a.1 503",
+            "routes/off plugins.redirect.uri 503 (unused)",
+            "routes/on plugins.redirect.uri 503 (unused)",
+            "secrets/vault/main token every",
             "ssls/hidden cert 503 (unused)",
             "ssls/hidden key 503 (unused)",
-            "plugin_metadata/redirect a.1 503",
-            "plugin_metadata/cors a 503 (unused)",
-            "secrets/vault/main token every",
+            "ssls/shown cert 503",
+            "ssls/shown key 503",
+            "ssls/site cert the",
+            "ssls/site client.ca the",
+            "ssls/site key the",
+            "upstreams/spare tls.client_cert 503 (unused)",
+            "upstreams/spare tls.client_key 503 (unused)",
         ]
     );
     let managers: Vec<_> = graph.by_manager().into_keys().collect();
