@@ -4,7 +4,8 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::compile::{AllUnits, Compilation, Scope};
+use super::compile::{Compilation, Scope};
+use super::rest::AllUnits;
 use super::substitute::{self, Missing};
 use super::unit::Units;
 use super::{CertificateReport, Snapshot};

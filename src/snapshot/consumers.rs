@@ -10,8 +10,9 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 
 use super::Snapshot;
-use super::compile::{AllUnits, Compilation, Scope};
+use super::compile::{Compilation, Scope};
 use super::plugins::{self, BuiltCredential, PluginSet};
+use super::rest::AllUnits;
 use super::roster::{Change, ConsumerPiece, Roster};
 use super::unit;
 use crate::config::Documents;

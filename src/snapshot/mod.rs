@@ -7,6 +7,7 @@ mod consumers;
 pub mod graph;
 mod plugins;
 pub mod references;
+mod rest;
 mod roster;
 mod routes;
 pub mod substitute;
@@ -140,5 +141,5 @@ pub struct Snapshot {
     /// Consumers and credentials, for reuse.
     roster: roster::Roster,
     /// The other pieces, for reuse.
-    rest: Arc<compile::Rest>,
+    rest: Arc<rest::Rest>,
 }

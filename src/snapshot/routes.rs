@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::compile::{AllUnits, Compilation, Scope};
+use super::compile::{Compilation, Scope};
 use super::plugins::{self, PluginSet};
+use super::rest::AllUnits;
 use super::unit::{Unit, Units};
 use super::{CompiledRoute, Outcome, Snapshot, UpstreamLink, upstreams};
 use crate::config::Documents;

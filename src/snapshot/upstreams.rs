@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use super::UpstreamLink;
 use super::certificates;
-use super::compile::{AllUnits, Compilation, Scope};
+use super::compile::{Compilation, Scope};
+use super::rest::AllUnits;
 use super::substitute;
 use super::unit::Units;
 use crate::config::Documents;
