@@ -23,7 +23,6 @@ impl Environment {
     /// Call it before anything reads the environment on another thread, and before the process
     /// stops being dumpable: its memory is then closed to itself, too. Where the kernel does not
     /// let a process write its own memory, less is taken, and the second half says why.
-    #[must_use]
     pub fn take() -> (Self, io::Result<()>) {
         let mut taken = Vec::new();
         let done = take_into(&mut taken);

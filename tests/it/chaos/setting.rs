@@ -23,7 +23,7 @@ pub enum Keeper {
     /// AWS Secrets Manager.
     Aws(Moto),
     /// Google Secret Manager, and who guards it.
-    Gcp(Drongo, Google),
+    Gcp { drongo: Drongo, _guard: Google },
 }
 
 impl Keeper {
@@ -32,7 +32,7 @@ impl Keeper {
             Self::V1(bao) => bao.put_v1(path, fields).await,
             Self::V2(bao) => bao.put_v2(path, fields).await,
             Self::Aws(moto) => moto.put(path, &fields.to_string()).await,
-            Self::Gcp(drongo, _) => drongo.put(path, fields.to_string().as_bytes()).await,
+            Self::Gcp { drongo, .. } => drongo.put(path, fields.to_string().as_bytes()).await,
         }
     }
 
@@ -41,7 +41,7 @@ impl Keeper {
             Self::V1(bao) => bao.delete_v1(path).await,
             Self::V2(bao) => bao.delete_v2(path).await,
             Self::Aws(moto) => moto.delete(path).await,
-            Self::Gcp(drongo, _) => drongo.set_newest(path, "disable").await,
+            Self::Gcp { drongo, .. } => drongo.set_newest(path, "disable").await,
         }
     }
 }
@@ -279,7 +279,10 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
             id: "gcp/main",
             fields: format!("auth_config: {account}, timeout: {TIMEOUT}"),
             prefix: "",
-            keeper: Keeper::Gcp(drongo, google),
+            keeper: Keeper::Gcp {
+                drongo,
+                _guard: google,
+            },
             proxy: gcp,
             uses: all,
             max_stale: LONG,

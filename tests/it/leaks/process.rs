@@ -181,7 +181,8 @@ fn panics_and_debug_output_hold_no_value() {
         format!("{:?}", issued.key_pem),
     ];
     scanner.assert_clean("debug output", printed.concat());
-    let panic = std::panic::catch_unwind(|| Err::<(), _>(secret()).expect("a value"));
+    let refuse = || -> Result<(), Secret> { Err(secret()) };
+    let panic = std::panic::catch_unwind(|| refuse().expect("a value"));
     let payload = panic.unwrap_err();
     let message = payload.downcast_ref::<String>().expect("a text");
     assert!(message.starts_with("a value: Secret("), "{message}");
