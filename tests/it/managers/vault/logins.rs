@@ -36,12 +36,18 @@ async fn approle_logs_in_once_for_many_documents() {
     let relay = Relay::start(&bao.addr, Relaying::Pass);
     let secret_id = secret_id(&bao).await;
     let auth = json!({"method": "approle", "role_id": role_id, "secret_id": secret_id});
-    let room = room_of(fields(&relay.uri(), auth));
+    let rules = r#"path "kv1/apisix/*" { capabilities = ["read"] }"#;
+    bao.policy("reader", rules).await;
+    // Version 1 as declared: nothing is asked before, so that all want the login at once.
+    let mut fields = fields(&relay.uri(), auth);
+    fields["prefix"] = json!("kv1/apisix");
+    fields["kv_version"] = json!(1);
+    let room = room_of(fields);
     let references: Vec<String> = (0..50)
         .map(|number| format!("$secret://{ID}/d{number}/k"))
         .collect();
     for number in 0..50 {
-        bao.put_v2(&format!("apisix/d{number}"), json!({"k": "v"}))
+        bao.put_v1(&format!("apisix/d{number}"), json!({"k": "v"}))
             .await;
     }
     let view = room
