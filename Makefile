@@ -86,6 +86,10 @@ ci: ## what CI runs
 bench: ## CPU per request beside bare Pingora and nginx
 	@scripts/bench.sh
 
+.PHONY: bench-secrets
+bench-secrets: ## 100 000 consumers in OpenBao: load, memory, one rotation, beside their bars
+	@scripts/bench-secrets.sh
+
 .PHONY: bench-count
 bench-count: ## instructions per request under callgrind, beside bare Pingora
 	@scripts/bench-count.sh

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use claviger::clock::{Clock, ManualClock};
-use claviger::consumer::{Consumer, Consumers, CredentialEntry, GroupLink, IndexBuilder};
+use claviger::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
 use claviger::kept::Kept;
 use claviger::plugins::{
     self, BuildCtx, Chain, Flow, Meta, Plugin, RequestCtx, RequestState, RouteInfo, Scopes,
@@ -87,24 +87,19 @@ struct Bench {
 
 impl Bench {
     fn new(consumers: usize) -> Self {
-        let mut builder = IndexBuilder::new([7; 16]);
+        let mut index = CredentialIndex::new([7; 16]);
         for n in 0..consumers {
             let consumer = Consumer {
                 username: format!("consumer-{n}").into(),
                 plugins: None,
                 group: GroupLink::Alone,
-                custom_id: None,
                 labels: None,
             };
-            let entry = CredentialEntry {
-                consumer: Arc::new(consumer),
-                credential_id: None,
-                data: Arc::new(()),
-            };
-            builder.insert(&Secret::from(format!("key-{n}")), entry);
+            let entry = CredentialEntry::new(Arc::new(consumer), 0, None, None);
+            index.insert(&Secret::from(format!("key-{n}")), entry);
         }
         let mut consumers = Consumers::default();
-        consumers.by_plugin.insert("key-auth", builder.build());
+        consumers.by_plugin.insert("key-auth", index);
         Self {
             clock: ManualClock::new(),
             consumers: Arc::new(consumers),

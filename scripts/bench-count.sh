@@ -2,7 +2,8 @@
 # bench-count.sh: instructions per request under callgrind, claviger beside bare Pingora. Counted
 # as the difference of two runs with a fixed number of requests each, so that the start cancels
 # out. Steady on a busy machine, where times are not. SYMBOLS=1 keeps symbols and the files, so
-# that callgrind_annotate shows where the instructions go.
+# that callgrind_annotate shows where the instructions go. CLAVIGER and BARE name programs that are
+# built already.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -18,8 +19,8 @@ if [[ ${SYMBOLS:-} == 1 ]]; then
     export CARGO_PROFILE_RELEASE_STRIP=none CARGO_PROFILE_RELEASE_DEBUG=line-tables-only
 fi
 say "Building (release)"
-claviger=$(build_program "${PROFILE:-release}")
-bare=$(build_program "${PROFILE:-release}" bare)
+claviger=${CLAVIGER:-$(build_program "${PROFILE:-release}")}
+bare=${BARE:-$(build_program "${PROFILE:-release}" bare)}
 
 cat >"$dir/nginx.conf" <<CONF
 daemon off; master_process off; pid $dir/nginx.pid; error_log $dir/nginx.log warn;

@@ -1,4 +1,4 @@
-//! Liveness and readiness (`spec/05` §5).
+//! Liveness and readiness (`spec/05` §5), and what is known of references.
 
 use std::sync::Arc;
 
@@ -26,6 +26,12 @@ pub trait Readiness: Send + Sync {
     fn details(&self) -> Option<Value> {
         None
     }
+
+    /// References in use with state, age and version, as this query asks for them; never a value.
+    fn references(&self, query: &str) -> Value {
+        let _ = query;
+        json!({"references": []})
+    }
 }
 
 impl<F: Fn() -> Option<String> + Send + Sync> Readiness for F {
@@ -34,7 +40,7 @@ impl<F: Fn() -> Option<String> + Send + Sync> Readiness for F {
     }
 }
 
-/// Answers `/status` and `/status/ready`.
+/// Answers `/status`, `/status/ready` and `/status/secrets`.
 pub struct StatusApp {
     readiness: Arc<dyn Readiness>,
 }
@@ -46,8 +52,14 @@ impl StatusApp {
         Self { readiness }
     }
 
-    fn respond(&self, method: &Method, path: &str) -> Answer {
+    fn respond(&self, method: &Method, path: &str, query: &str) -> Answer {
         let obstacle = match path {
+            "/status/secrets" => {
+                return refuse_method(method).unwrap_or_else(|| {
+                    let body = self.readiness.references(query).to_string();
+                    answer(method, 200, JSON, body.into_bytes())
+                });
+            }
             "/status" => None,
             "/status/ready" => self.readiness.obstacle(),
             _ => return not_found(method),
@@ -77,7 +89,11 @@ impl StatusApp {
 impl ServeHttp for StatusApp {
     async fn response(&self, session: &mut ServerSession) -> Answer {
         let head = session.req_header();
-        self.respond(&head.method, head.uri.path())
+        self.respond(
+            &head.method,
+            head.uri.path(),
+            head.uri.query().unwrap_or_default(),
+        )
     }
 }
 
@@ -91,6 +107,7 @@ mod tests {
     fn readiness_decides_ready_and_nothing_else() {
         let ready = StatusApp::new(Arc::new(|| None));
         let unready = StatusApp::new(Arc::new(|| Some("no \"configuration\" yet".to_owned())));
+        let none = r#"{"references":[]}"#;
         let ok = r#"{"status":"ok"}"#;
         let error = r#"{"status":"error","error":"no \"configuration\" yet"}"#;
         for (app, method, path, status, body) in [
@@ -100,10 +117,18 @@ mod tests {
             (&unready, Method::GET, "/status/ready", 503, error),
             (&unready, Method::HEAD, "/status/ready", 503, ""),
             (&ready, Method::POST, "/status", 405, "method not allowed\n"),
+            (&ready, Method::GET, "/status/secrets", 200, none),
+            (
+                &ready,
+                Method::POST,
+                "/status/secrets",
+                405,
+                "method not allowed\n",
+            ),
             (&ready, Method::GET, "/status/", 404, "not found\n"),
             (&ready, Method::GET, "/", 404, "not found\n"),
         ] {
-            let response = app.respond(&method, path);
+            let response = app.respond(&method, path, "");
             assert_eq!(response.status().as_u16(), status, "{method} {path}");
             let text = String::from_utf8_lossy(response.body());
             assert_eq!(text, body, "{method} {path}");

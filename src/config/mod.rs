@@ -39,6 +39,31 @@ pub struct RefusedRoute {
     pub matches: Arc<RouteConfig>,
 }
 
+/// Tells documents apart that were read at different times, whatever they say. A copy is another,
+/// since it may be changed.
+#[derive(Debug, Default)]
+pub struct Identity(Arc<()>);
+
+impl Identity {
+    /// The same identity, to be recognised by.
+    #[must_use]
+    pub fn note(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    /// Whether the two are one.
+    #[must_use]
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Clone for Identity {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 /// The whole resource document, item by item, after shape checks.
 #[derive(Debug, Clone, Default)]
 pub struct Documents {
@@ -78,6 +103,8 @@ pub struct Documents {
     pub refused: HashMap<&'static str, usize>,
     /// Hash of the files' names and content; equal ones declare the same.
     pub content: u64,
+    /// Which reading this is. Whoever changes a document makes it another.
+    pub identity: Identity,
     /// Findings made while parsing.
     pub diagnostics: Vec<Diagnostic>,
     /// Places of fields inside items, for findings made later by `snapshot::compile`.

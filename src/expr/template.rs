@@ -187,13 +187,14 @@ fn push_literal(segments: &mut Vec<Segment>, literal: &mut String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expr::Name;
 
     struct Fixed;
 
     impl VarSource for Fixed {
         fn var(&self, variable: &Variable) -> Option<Cow<'_, str>> {
             match variable {
-                Variable::Named(name) if &**name == "uri" => Some("/a".into()),
+                Variable::Known(Name::Uri) => Some("/a".into()),
                 Variable::Header(name) if name == "x-one" => Some("1".into()),
                 Variable::Arg(name) if &**name == "q" => Some("v".into()),
                 _ => None,

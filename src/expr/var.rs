@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use ::http::HeaderName;
 
+use super::Name;
+
 /// A parsed variable name (without `$`). Parsed at load so that a request compares no strings.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Variable {
@@ -23,7 +25,9 @@ pub enum Variable {
     ResponseHeader(HeaderName),
     /// `1` to `9…`: a capture of the plugin's own regex.
     Capture(usize),
-    /// Any other known or unknown name; unknown ones are simply absent.
+    /// A name every request has an answer to.
+    Known(Name),
+    /// Any other name: absent, unless the source has names of its own.
     Named(Box<str>),
 }
 
@@ -60,7 +64,7 @@ impl Variable {
         if let Some(rest) = prefixed("post_arg.") {
             return Self::PostJson(rest.into());
         }
-        Self::Named(name.into())
+        Name::find(name).map_or_else(|| Self::Named(name.into()), Self::Known)
     }
 }
 

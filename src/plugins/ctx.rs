@@ -308,7 +308,7 @@ impl RequestCtx<'_> {
         let consumer = &attached.consumer;
         self.set_or_remove("X-Consumer-Username", Some(&consumer.username));
         self.set_or_remove("X-Credential-Identifier", attached.credential_id.as_deref());
-        self.set_or_remove("X-Consumer-Custom-ID", consumer.custom_id.as_deref());
+        self.set_or_remove("X-Consumer-Custom-ID", consumer.custom_id());
         self.state.consumer = Some(attached);
     }
 

@@ -7,6 +7,7 @@ use pingora_proxy::Session;
 
 use super::ctx::Ctx;
 use super::{Gateway, forward, listener};
+use crate::expr::Name;
 use crate::plugins::RequestCtx;
 use crate::telemetry::access_log::AccessLog;
 
@@ -61,7 +62,7 @@ impl Wants {
     pub(super) fn of(access_log: Option<&AccessLog>) -> Self {
         Self {
             response_headers: access_log.is_some_and(AccessLog::wants_response_headers),
-            connect_time: access_log.is_some_and(|log| log.wants("upstream_connect_time")),
+            connect_time: access_log.is_some_and(|log| log.wants(Name::UpstreamConnectTime)),
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The one road to production: documents → references → values → `snapshot::compile` → publish.
 //! A changed file, a signal and a changed secret are three triggers of it (`design.md` §2).
 
+mod inventory;
 mod publish;
 mod status;
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
 
@@ -21,6 +22,7 @@ use crate::snapshot::compile::{self, CompileEnv};
 use crate::snapshot::graph::{self, Graph};
 use crate::snapshot::references;
 
+use inventory::Inventory;
 pub use publish::SnapshotCell;
 pub use status::{Missing, Status, StatusReport};
 
@@ -45,6 +47,7 @@ pub struct Reload {
     documents: Arc<Documents>,
     /// The values the published snapshot was made of.
     view: View,
+    inventory: Inventory,
 }
 
 impl Reload {
@@ -70,13 +73,15 @@ impl Reload {
             load_wait,
             documents: Arc::new(documents),
             view: View::default(),
+            inventory: Inventory::default(),
         }
     }
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
         let view = ensure(&self.documents, None, &self.secrets, self.load_wait).await;
-        self.publish(view, Trigger::Source).await;
+        let began = self.clock.now();
+        self.publish(view, Trigger::Source, began).await;
     }
 
     /// Serves triggers until shutdown. `look_again` carries file events and SIGHUP.
@@ -113,7 +118,8 @@ impl Reload {
                 let before = std::mem::replace(&mut self.documents, Arc::new(documents));
                 let before = Some(&*before);
                 let view = ensure(&self.documents, before, &self.secrets, self.load_wait).await;
-                self.publish(view, Trigger::Source).await;
+                let began = self.clock.now();
+                self.publish(view, Trigger::Source, began).await;
             }
             Err(error) => self.reject(&error),
         }
@@ -127,9 +133,10 @@ impl Reload {
     }
 
     async fn recompile(&mut self) {
+        let began = self.clock.now();
         let view = self.secrets.view();
         if !view.changed_since(&self.view).is_empty() {
-            self.publish(view, Trigger::Secrets).await;
+            self.publish(view, Trigger::Secrets, began).await;
         }
     }
 
@@ -138,7 +145,8 @@ impl Reload {
         self.status.rejected(error.to_string());
     }
 
-    async fn publish(&mut self, view: View, trigger: Trigger) {
+    /// Compiles and publishes what was begun then.
+    async fn publish(&mut self, view: View, trigger: Trigger, began: Instant) {
         let previous = self.cell.current();
         let snapshot = {
             let (documents, view) = (Arc::clone(&self.documents), view.clone());
@@ -159,8 +167,10 @@ impl Reload {
         let seeks = trigger == Trigger::Source || graph::moved(&view, &self.view);
         self.view = view;
         self.env.resolver.settle(self.load_wait).await;
-        let revision = snapshot.revision;
+        let (revision, consumers) = (snapshot.revision, snapshot.consumers_built);
+        let others = snapshot.others_built;
         self.cell.publish(Arc::new(snapshot));
+        let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.
         blocking(move || drop(previous)).await;
         self.env.kept.sweep();
@@ -170,7 +180,14 @@ impl Reload {
             self.status.missing(blocking(missing).await);
         }
         self.status.accepted(self.clock.wall(), revision, trigger);
-        log::info!("configuration in force: revision={revision} trigger={trigger:?}");
+        if let (Trigger::Source, Some(audit)) = (trigger, self.status.audit()) {
+            self.inventory.tell(audit, &self.secrets);
+        }
+        let took = took.as_secs_f64() * 1e3;
+        log::info!(
+            "configuration in force: revision={revision} trigger={trigger:?} \
+             consumers_built={consumers} others_built={others} took={took:.1} ms"
+        );
     }
 }
 
@@ -244,7 +261,9 @@ fn report(snapshot: &Snapshot, previous: Option<&Snapshot>) {
     let new = snapshot
         .diagnostics
         .iter()
-        .filter(|diagnostic| !known.contains(&key(diagnostic)));
+        .filter(|diagnostic| !known.contains(&key(diagnostic)))
+        // Told once per manager, with its users.
+        .filter(|diagnostic| diagnostic.code != references::MISSING_MANAGER);
     // A manager that is away leaves a finding per reference; one line says it for all.
     let mut unresolved: BTreeMap<_, (&Diagnostic, usize)> = BTreeMap::new();
     let mut others = Vec::new();

@@ -94,6 +94,10 @@ impl Status {
         self.lock().clone()
     }
 
+    pub(super) fn audit(&self) -> Option<&Audit> {
+        self.audit.as_ref()
+    }
+
     pub(super) fn accepted(&self, now: SystemTime, revision: u64, trigger: Trigger) {
         let mut status = self.lock();
         status.accepted += 1;

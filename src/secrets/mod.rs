@@ -163,6 +163,13 @@ impl Secrets {
         self.state().report(self.clock.now())
     }
 
+    /// The references in use that [`Secrets::manager_report`] does not count: those to the
+    /// environment or to managers that are not declared, and malformed ones. In no order.
+    #[must_use]
+    pub fn unmanaged_report(&self) -> Vec<ReferenceReport> {
+        self.state().unmanaged_report()
+    }
+
     /// Every manager in force, sorted by id.
     #[must_use]
     pub fn manager_report(&self) -> Vec<ManagerReport> {

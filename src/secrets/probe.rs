@@ -252,7 +252,9 @@ fn settle(mut one: Pending, found: &Answers, reports: &mut Vec<ProbeReport>) -> 
             None
         }
         Err(error) => {
-            if let Some(elsewhere) = one.runner.manager.elsewhere(&one.location, error) {
+            if !Reference::is_exact(&one.reference)
+                && let Some(elsewhere) = one.runner.manager.elsewhere(&one.location, error)
+            {
                 one.location = elsewhere;
                 return Some(one);
             }

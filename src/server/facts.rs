@@ -119,7 +119,7 @@ impl Facts {
             "End of validity of the certificates in force, in seconds since 1970.",
             Kind::Gauge,
         );
-        for certificate in &snapshot.certificates {
+        for certificate in snapshot.certificates.iter() {
             let Some(end) = certificate.not_after else {
                 continue;
             };
@@ -136,7 +136,8 @@ impl Facts {
         for manager in self.secrets.manager_report() {
             facts.insert(Arc::clone(&manager.id), facts_of(&manager));
         }
-        for reference in self.secrets.report() {
+        // A report of every reference would take more memory than the references.
+        for reference in self.secrets.unmanaged_report() {
             let facts = facts
                 .entry(Arc::clone(&reference.manager))
                 .or_insert_with(|| SecretFacts {
@@ -154,7 +155,6 @@ impl Facts {
     }
 }
 
-/// Without its references.
 fn facts_of(report: &ManagerReport) -> SecretFacts {
     let left = |login: LoginReport| Some((login.method, login.left?));
     SecretFacts {
@@ -166,7 +166,10 @@ fn facts_of(report: &ManagerReport) -> SecretFacts {
         }),
         login: report.login.and_then(left),
         documents: Some(report.documents),
-        ..SecretFacts::default()
+        fresh: report.fresh,
+        stale: report.stale,
+        refused: report.refused,
+        oldest: report.oldest,
     }
 }
 

@@ -89,7 +89,6 @@ pub fn run(
         max_bytes: bootstrap.claviger.max_resource_bytes,
         declared,
         env: environment.shared(),
-        ..SourceOptions::default()
     };
     // Watched before it is read, so that no change falls between.
     let watcher = Watcher::start(resources);

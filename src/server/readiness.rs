@@ -1,6 +1,7 @@
 //! `/status/ready`: whether the gateway may be sent traffic, and what an operator should know
-//! although it may.
+//! although it may. Also `/status/secrets`.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -10,7 +11,7 @@ use crate::admin::Readiness;
 use crate::config::bootstrap::ReadyWhen;
 use crate::proxy::drain::Drain;
 use crate::reload::{Missing, SnapshotCell, Status};
-use crate::secrets::Secrets;
+use crate::secrets::{ReferenceReport, ReferenceState, Secrets};
 use crate::telemetry::Audit;
 
 /// Asked for each probe.
@@ -78,7 +79,55 @@ impl Readiness for Ready {
             }})
         })
     }
+
+    /// `state=fresh|stale|refused`, `manager=<id>` and `reference=<text>` narrow it; `limit=<n>`
+    /// (1000) bounds it, and `total` says how many there are.
+    fn references(&self, query: &str) -> Value {
+        let mut wanted = HashMap::new();
+        for pair in query.split('&') {
+            let (name, text) = pair.split_once('=').unwrap_or((pair, ""));
+            let text = percent_encoding::percent_decode_str(text).decode_utf8_lossy();
+            wanted.insert(name, text.into_owned());
+        }
+        let is = |name: &str, found: &str| wanted.get(name).is_none_or(|text| text == found);
+        let limit = wanted.get("limit").and_then(|limit| limit.parse().ok());
+        let mut found = self.secrets.report();
+        found.retain(|one| {
+            is("state", word(one.state))
+                && is("manager", &one.manager)
+                && is("reference", &one.reference)
+        });
+        let shown = found.iter().take(limit.unwrap_or(MOST_SHOWN));
+        json!({
+            "total": found.len(),
+            "references": shown.map(reference).collect::<Vec<_>>(),
+        })
+    }
 }
+
+fn word(state: ReferenceState) -> &'static str {
+    match state {
+        ReferenceState::Fresh => "fresh",
+        ReferenceState::Stale => "stale",
+        ReferenceState::Refused => "refused",
+    }
+}
+
+fn reference(report: &ReferenceReport) -> Value {
+    json!({
+        "reference": &*report.reference,
+        "manager": &*report.manager,
+        "path": &*report.path,
+        "state": word(report.state),
+        "age_seconds": report.age.map(|age| age.as_secs()),
+        "version": report.version,
+        "manager_version": report.manager_version.as_deref(),
+        "reason": report.reason.as_deref(),
+    })
+}
+
+/// How many references an answer holds unless it is asked for more.
+const MOST_SHOWN: usize = 1000;
 
 impl Ready {
     fn tolerates(&self, was_resolved: bool) -> bool {

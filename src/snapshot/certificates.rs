@@ -70,7 +70,7 @@ pub(super) fn compile(
     units: &mut AllUnits,
     run: &Compilation<'_>,
 ) -> (Arc<SniStore>, Vec<CertificateReport>) {
-    let before = previous.map(|snapshot| &snapshot.units.ssls);
+    let before = previous.map(|snapshot| &snapshot.rest.units.ssls);
     let mut all_reused = true;
     let mut built = Units::with_capacity(documents.ssls.len());
     let mut entries = Vec::new();
@@ -88,6 +88,7 @@ pub(super) fn compile(
         }
         let (unit, reused) =
             built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
+                run.count();
                 let owner = format!("ssls/{}", item.id);
                 let mut scope = Scope {
                     run,

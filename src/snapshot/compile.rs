@@ -1,9 +1,9 @@
 //! Documents and secret values in, snapshot out. Pure: no clock, no socket.
 
-use std::any::Any;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::SystemTime;
 
 use pingora_core::protocols::tls::CaType;
@@ -13,7 +13,11 @@ use super::plugins::PluginSet;
 use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::unit::Units;
-use super::{ItemCount, Snapshot, certificates, consumers, plugins, routes, upstreams};
+use super::uses::Uses;
+use super::{
+    CertificateReport, CompiledRoute, ItemCount, Snapshot, certificates, consumers, plugins,
+    routes, upstreams,
+};
 use crate::clock::Clock;
 use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE};
 use crate::config::resource::{Item, KeepalivePoolConfig, PluginSetConfig};
@@ -21,10 +25,10 @@ use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::kept::Kept;
 use crate::plugins::{Chain, Plugin};
-use crate::routing::RouterMode;
+use crate::routing::{Router, RouterMode};
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CaBundle, CertificateError};
+use crate::tls::{CaBundle, CertificateError, SniStore};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -71,13 +75,13 @@ pub struct Compilation<'a> {
     pub now: SystemTime,
     /// Enabled plugins of this document.
     plugins: Option<HashSet<String>>,
-    /// The data of every credential whose plugin keeps none.
-    pub(super) no_data: Arc<dyn Any + Send + Sync>,
     metadata: HashMap<Arc<str>, Resolved>,
     /// Settings of `config.yaml` that hold references, by dotted path.
     settings: HashMap<Arc<str>, Resolved>,
     /// Trust of verified upstreams that name none, where it is a reference.
     pub(super) trust: Option<Trust>,
+    /// Pieces that were built and not reused, consumers aside.
+    built: AtomicUsize,
 }
 
 /// A trust store out of a reference; without a value nothing is trusted.
@@ -110,7 +114,7 @@ pub struct Scope<'a> {
     pub diagnostics: &'a mut Vec<Diagnostic>,
 }
 
-/// Every compiled piece, kept for the next compilation.
+/// Every compiled piece but consumers, kept for the next compilation.
 #[derive(Default)]
 pub struct AllUnits {
     pub(super) upstreams: Units<super::UpstreamLink>,
@@ -118,12 +122,16 @@ pub struct AllUnits {
     pub(super) plugin_configs: Units<PluginSet>,
     pub(super) consumer_groups: Units<PluginSet>,
     pub(super) global_rules: Units<PluginSet>,
-    pub(super) consumers: Units<consumers::ConsumerUnit>,
     pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
 }
 
 impl Compilation<'_> {
+    /// A piece is being built.
+    pub(super) fn count(&self) {
+        self.built.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Whether resources may use the plugin.
     #[must_use]
     pub fn plugin_enabled(&self, name: &str) -> bool {
@@ -245,64 +253,134 @@ pub fn compile(
             .plugins
             .as_ref()
             .map(|names| names.iter().cloned().collect()),
-        no_data: Arc::new(()),
         metadata,
         settings,
         trust,
+        built: AtomicUsize::new(0),
     };
-    let before = previous.map(|snapshot| &snapshot.units);
-    let mut units = AllUnits::default();
+    // Of documents that were compiled before, only what holds a changed value can differ.
+    let same = previous.filter(|previous| previous.of.is(&documents.identity));
+    let touched = same.map(|same| same.uses.touched_by(&view.changed_since(&same.view)));
+    let rest = match (same, &touched) {
+        (Some(same), Some(touched)) if !touched.rest => same.rest.clone(),
+        _ => rest(documents, previous, &run),
+    };
+    let consumers = match (same, &touched) {
+        (Some(same), Some(touched)) if !touched.base => {
+            consumers::compile_rows(documents, same, &touched.rows, &rest.units, &run)
+        }
+        _ => consumers::compile(documents, previous, &rest.units, &run),
+    };
 
-    units.upstreams = upstreams::compile(documents, before, &run);
+    diagnostics.extend(rest.findings.iter().cloned());
+    for unit in consumers.roster.with_findings() {
+        diagnostics.extend(
+            unit.diagnostics
+                .iter()
+                .flat_map(|found| found.iter())
+                .cloned(),
+        );
+    }
+    let duplicates = consumers::duplicates(documents, &consumers.consumers, previous, &run);
+    diagnostics.extend(duplicates);
+    sort(&mut diagnostics);
+    let mut counts = HashMap::clone(&rest.counts);
+    let declared = documents.consumers.len() + documents.credentials.len();
+    counts.insert(
+        "consumers",
+        count(documents, "consumers", declared, consumers.roster.refused()),
+    );
+    Snapshot {
+        revision: previous.map_or(1, |snapshot| snapshot.revision + 1),
+        router: Arc::clone(&rest.router),
+        asks_body: rest.asks_body,
+        global: Arc::clone(&rest.global),
+        global_refused: rest.global_refused,
+        global_redacted: rest.global_redacted.clone(),
+        consumers: consumers.consumers,
+        names: Arc::clone(&rest.names),
+        certificates: Arc::clone(&rest.certificates),
+        counts,
+        diagnostics,
+        consumers_built: consumers.built,
+        others_built: run.built.into_inner(),
+        of: documents.identity.note(),
+        view: view.clone(),
+        uses: match same {
+            Some(same) => Arc::clone(&same.uses),
+            None => Arc::new(Uses::of(documents)),
+        },
+        roster: consumers.roster,
+        rest,
+    }
+}
+
+/// What a snapshot is made of besides consumers.
+pub(super) struct Rest {
+    pub(super) units: AllUnits,
+    router: Arc<Router<Arc<CompiledRoute>>>,
+    asks_body: bool,
+    global: Arc<Chain>,
+    global_refused: bool,
+    global_redacted: Box<[Box<str>]>,
+    names: Arc<SniStore>,
+    certificates: Arc<[CertificateReport]>,
+    counts: HashMap<&'static str, ItemCount>,
+    findings: Vec<Diagnostic>,
+}
+
+/// Compiles all but consumers.
+fn rest(documents: &Documents, previous: Option<&Snapshot>, run: &Compilation<'_>) -> Arc<Rest> {
+    let before = previous.map(|snapshot| &snapshot.rest.units);
+    let mut units = AllUnits::default();
+    units.upstreams = upstreams::compile(documents, before, run);
     units.plugin_configs = sets(
         "plugin_configs",
         &documents.plugin_configs,
         before.map(|b| &b.plugin_configs),
-        &run,
+        run,
     );
     units.consumer_groups = sets(
         "consumer_groups",
         &documents.consumer_groups,
         before.map(|b| &b.consumer_groups),
-        &run,
+        run,
     );
     units.global_rules = sets(
         "global_rules",
         &documents.global_rules,
         before.map(|b| &b.global_rules),
-        &run,
+        run,
     );
-    units.services = routes::services(documents, before, &units, &run);
-    let consumers = consumers::compile(documents, previous, &mut units, &run, &mut diagnostics);
-    let router = routes::compile(documents, previous, &mut units, &run);
-    let (names, certificates) = certificates::compile(documents, previous, &mut units, &run);
+    units.services = routes::services(documents, before, &units, run);
+    let router = routes::compile(documents, previous, &mut units, run);
+    let (names, certificates) = certificates::compile(documents, previous, &mut units, run);
 
-    let global = global_plugins(documents, &units, &run, &mut diagnostics);
+    let mut findings = Vec::new();
+    let global = global_plugins(documents, &units, run, &mut findings);
     let global_redacted = units.global_rules.iter();
     let global_redacted = global_redacted.flat_map(|(_, unit)| unit.value.redacted.iter().cloned());
-    let global_redacted = global_redacted.chain(env.redact_args.iter().cloned());
+    let global_redacted = global_redacted.chain(run.env.redact_args.iter().cloned());
+    let global_redacted = global_redacted.collect();
     let global_refused = !documents.refused_global_rules.is_empty()
         || units
             .global_rules
             .iter()
             .any(|(_, unit)| unit.value.refused);
-
-    collect_diagnostics(&units, &mut diagnostics);
+    collect_findings(&units, &mut findings);
     let asks_body = units.routes.iter().any(|(_, unit)| unit.value.asks_body);
-    Snapshot {
-        revision: previous.map_or(1, |snapshot| snapshot.revision + 1),
+    Arc::new(Rest {
         router,
         asks_body,
         global: Arc::new(Chain::build(&global)),
         global_refused,
-        global_redacted: global_redacted.collect(),
-        consumers,
+        global_redacted,
         names,
-        certificates,
+        certificates: certificates.into(),
         counts: counts(documents, &units),
-        diagnostics,
+        findings,
         units,
-    }
+    })
 }
 
 /// The plugins of all global rules, in file order. Differs from APISIX, which runs none of the
@@ -349,6 +427,7 @@ fn sets(
     for item in items {
         let stamp = plugins::stamp(item.fingerprint, &item.value.plugins, run);
         units.reuse_or_build(before, &item.id, stamp, |_, diagnostics| {
+            run.count();
             let owner = format!("{kind}/{}", item.id);
             let mut scope = Scope {
                 run,
@@ -461,7 +540,7 @@ fn attr_id(plugin: &str) -> String {
     format!("{PLUGIN_ATTR}{plugin}")
 }
 
-fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
+fn collect_findings(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     fn of<T>(units: &Units<T>, diagnostics: &mut Vec<Diagnostic>) {
         for (_, unit) in units.iter() {
             diagnostics.extend(
@@ -477,9 +556,11 @@ fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     of(&units.plugin_configs, diagnostics);
     of(&units.consumer_groups, diagnostics);
     of(&units.global_rules, diagnostics);
-    of(&units.consumers, diagnostics);
     of(&units.routes, diagnostics);
     of(&units.ssls, diagnostics);
+}
+
+fn sort(diagnostics: &mut [Diagnostic]) {
     let place = |d: &Diagnostic| (d.place.line, d.place.column);
     diagnostics.sort_by(|a, b| {
         a.place
@@ -491,17 +572,18 @@ fn collect_diagnostics(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     });
 }
 
+/// What the parser refused of a kind counts with what compilation did.
+fn count(documents: &Documents, kind: &str, items: usize, built_refused: usize) -> ItemCount {
+    let parse_refused = documents.refused.get(kind).copied().unwrap_or_default();
+    ItemCount {
+        items: items + parse_refused,
+        refused: parse_refused + built_refused,
+    }
+}
+
 fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, ItemCount> {
-    let refused = |kind: &str| documents.refused.get(kind).copied().unwrap_or_default();
     let count = |kind: &'static str, items: usize, built_refused: usize| {
-        let parse_refused = refused(kind);
-        (
-            kind,
-            ItemCount {
-                items: items + parse_refused,
-                refused: parse_refused + built_refused,
-            },
-        )
+        (kind, count(documents, kind, items, built_refused))
     };
     let refusing = |routes: &Units<routes::RouteUnit>| {
         routes
@@ -545,15 +627,6 @@ fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, Item
             "global_rules",
             documents.global_rules.len(),
             refused_sets(&units.global_rules),
-        ),
-        count(
-            "consumers",
-            documents.consumers.len() + documents.credentials.len(),
-            units
-                .consumers
-                .iter()
-                .filter(|(_, unit)| unit.value.refused)
-                .count(),
         ),
         count(
             "ssls",

@@ -1,5 +1,6 @@
 //! Consumers with their credentials and groups: the index auth plugins ask, and the plugins that
-//! are merged into a route once a consumer is known.
+//! are merged into a route once a consumer is known. After a rotation only those are built anew
+//! that hold a reference whose value changed.
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -11,9 +12,11 @@ use indexmap::IndexMap;
 use super::Snapshot;
 use super::compile::{AllUnits, Compilation, Scope};
 use super::plugins::{self, BuiltCredential, PluginSet};
+use super::roster::{Change, ConsumerPiece, Roster};
+use super::unit;
 use crate::config::Documents;
 use crate::config::resource::{ConsumerConfig, CredentialConfig, Item};
-use crate::consumer::{Consumer, Consumers, CredentialEntry, GroupLink, IndexBuilder};
+use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::plugins::Chain;
 
@@ -29,68 +32,227 @@ pub(super) struct ConsumerUnit {
     pub refused: bool,
 }
 
-/// Builds what changed, and the indexes where anything did.
+/// All units, and what requests ask.
+pub(super) struct Compiled {
+    pub(super) roster: Roster,
+    pub(super) consumers: Arc<Consumers>,
+    /// How many units were built, not reused.
+    pub(super) built: usize,
+}
+
+/// Looks at every consumer and credential, and builds what changed.
 pub(super) fn compile(
     documents: &Documents,
     previous: Option<&Snapshot>,
-    units: &mut AllUnits,
+    units: &AllUnits,
     run: &Compilation<'_>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Arc<Consumers> {
-    let before = previous.map(|snapshot| &snapshot.units.consumers);
-    let mut built =
-        super::unit::Units::with_capacity(documents.consumers.len() + documents.credentials.len());
-    let mut all_reused = true;
+) -> Compiled {
+    let before = previous.map(|snapshot| by_id(&snapshot.roster));
+    let before = |username, id| Some(*before.as_ref()?.get(&(username, id))?);
+    let count = documents.consumers.len() + documents.credentials.len();
+    let mut pieces: Vec<(u32, ConsumerPiece)> = Vec::with_capacity(count);
+    let mut built = 0;
     for item in &documents.consumers {
-        let mut stamp = run.hasher();
-        plugins::stamp(item.fingerprint, &item.value.plugins, run).hash(&mut stamp);
-        let group = item
-            .value
-            .group_id
-            .as_deref()
-            .map(|id| (id, units.consumer_groups.get(id)));
-        // A group's unit is a new object exactly when it was rebuilt.
-        group
-            .map(|(_, unit)| unit.map(|unit| Arc::as_ptr(unit).addr()))
-            .hash(&mut stamp);
-        let (_, reused) =
-            built.reuse_or_build(before, &item.id, stamp.finish(), |_, diagnostics| {
-                let group = group.map(|(id, unit)| (id, unit.map(|unit| &unit.value)));
-                consumer(item, group, run, diagnostics)
-            });
-        all_reused &= reused;
+        let (unit, reused) = consumer_unit(item, before(&*item.id, ""), units, run);
+        built += usize::from(!reused);
+        pieces.push((place(item.index), unit));
     }
+    let owners = owners(documents, &pieces);
     for item in &documents.credentials {
-        let Some(owner) = built
-            .get(&item.value.username)
-            .map(|unit| Arc::clone(&unit.value.consumer))
+        let config = &item.value;
+        // A credential without a consumer is none of the documents'.
+        let Some(owner) = owners.get(&*config.username) else {
+            continue;
+        };
+        let before = before(&*config.username, &*config.credential_id);
+        let (unit, reused) = credential_unit(item, before, owner, run);
+        built += usize::from(!reused);
+        pieces.push((place(item.index), unit));
+    }
+    let roster = Roster::of(&pieces);
+    let standing = previous.filter(|previous| roster.is_laid_out_as(&previous.roster));
+    let consumers = standing.map_or_else(
+        || Arc::new(index(documents, &roster, run)),
+        |previous| Arc::clone(&previous.consumers),
+    );
+    Compiled {
+        roster,
+        consumers,
+        built,
+    }
+}
+
+/// Looks at these rows only: the documents are those `previous` was made of, and no other row
+/// holds a reference whose value changed.
+pub(super) fn compile_rows(
+    documents: &Documents,
+    previous: &Snapshot,
+    rows: &[usize],
+    units: &AllUnits,
+    run: &Compilation<'_>,
+) -> Compiled {
+    let mut changes: Vec<Change> = Vec::with_capacity(rows.len());
+    let mut renewed: HashMap<&str, Arc<Consumer>> = HashMap::new();
+    let count = documents.consumers.len();
+    let (consumers, credentials) = rows.split_at(rows.partition_point(|row| *row < count));
+    for row in consumers {
+        let (Some(item), Some(before)) = (documents.consumers.get(*row), previous.roster.get(*row))
         else {
             continue;
         };
-        let mut stamp = run.hasher();
-        plugins::stamp(item.fingerprint, &item.value.plugins, run).hash(&mut stamp);
-        Arc::as_ptr(&owner).addr().hash(&mut stamp);
-        let (_, reused) =
-            built.reuse_or_build(before, &item.id, stamp.finish(), |_, diagnostics| {
-                credential(item, owner, run, diagnostics)
-            });
-        all_reused &= reused;
-    }
-    let unchanged = all_reused && before.is_some_and(|before| before.len() == built.len());
-    units.consumers = built;
-    match previous {
-        Some(previous) if unchanged => {
-            // Duplicates are found while an index is built: they stand as long as it does.
-            let standing = previous.diagnostics.iter();
-            diagnostics.extend(standing.filter(|found| found.code == DUPLICATE).cloned());
-            Arc::clone(&previous.consumers)
+        let (unit, reused) = consumer_unit(item, Some(before), units, run);
+        if !Arc::ptr_eq(&unit.value.consumer, &before.value.consumer) {
+            renewed.insert(&item.id, Arc::clone(&unit.value.consumer));
         }
-        _ => Arc::new(index(documents, units, run, diagnostics)),
+        if !reused {
+            changes.push(Change {
+                row: *row,
+                place: place(item.index),
+                unit,
+            });
+        }
     }
+    let mut credentials = credentials.to_vec();
+    if !renewed.is_empty() {
+        // A credential leads to its consumer, so it goes with it.
+        let items = documents.credentials.iter().enumerate();
+        let theirs = items.filter(|(_, item)| renewed.contains_key(&*item.value.username));
+        credentials.extend(theirs.map(|(place, _)| count + place));
+        credentials.sort_unstable();
+        credentials.dedup();
+    }
+    for row in credentials {
+        let item = documents.credentials.get(row - count);
+        let (Some(item), Some(before)) = (item, previous.roster.get(row)) else {
+            continue;
+        };
+        let owner = renewed.get(&*item.value.username);
+        let owner = owner.unwrap_or(&before.value.consumer);
+        let (unit, reused) = credential_unit(item, Some(before), owner, run);
+        if !reused {
+            changes.push(Change {
+                row,
+                place: place(item.index),
+                unit,
+            });
+        }
+    }
+    let roster = previous.roster.with(&changes);
+    Compiled {
+        consumers: reindex(documents, previous, &changes, &roster, run),
+        roster,
+        built: changes.len(),
+    }
+}
+
+/// Brings the index up to date with units that changed.
+fn reindex(
+    documents: &Documents,
+    previous: &Snapshot,
+    changes: &[Change],
+    roster: &Roster,
+    run: &Compilation<'_>,
+) -> Arc<Consumers> {
+    if changes.is_empty() {
+        return Arc::clone(&previous.consumers);
+    }
+    let mut consumers = Consumers::clone(&previous.consumers);
+    for Change { row, place, unit } in changes {
+        let Some(before) = previous.roster.get(*row) else {
+            continue;
+        };
+        // What begins or ceases to refuse takes its credentials along, wherever they stand.
+        if unit.value.refused != before.value.refused {
+            return Arc::new(index(documents, roster, run));
+        }
+        let in_force = consumers.named(&before.value.consumer.username).is_some();
+        if unit.value.refused || !in_force {
+            continue;
+        }
+        for credential in &before.value.credentials {
+            if let Some(index) = consumers.by_plugin.get_mut(credential.plugin.name) {
+                index.remove_digest(&credential.digest, *place);
+            }
+        }
+        for credential in &unit.value.credentials {
+            let index = consumers.by_plugin.entry(credential.plugin.name);
+            index
+                .or_insert_with(|| CredentialIndex::new(run.env.index_key))
+                .insert_digest(credential.digest, entry(&unit.value, credential, *place));
+        }
+        if *row < documents.consumers.len()
+            && !Arc::ptr_eq(&unit.value.consumer, &before.value.consumer)
+        {
+            consumers.replace(&unit.value.consumer);
+        }
+    }
+    Arc::new(consumers)
+}
+
+/// Units by username and credential id; a consumer's own has none.
+fn by_id(roster: &Roster) -> HashMap<(&str, &str), &ConsumerPiece, ahash::RandomState> {
+    let units = roster.iter().map(|piece| {
+        let unit = &piece.value;
+        let id = unit.credential_id.as_deref().unwrap_or_default();
+        ((&*unit.consumer.username, id), piece)
+    });
+    units.collect()
+}
+
+/// Consumers by name, where there are credentials to look for theirs.
+fn owners(
+    documents: &Documents,
+    pieces: &[(u32, ConsumerPiece)],
+) -> HashMap<Arc<str>, Arc<Consumer>, ahash::RandomState> {
+    if documents.credentials.is_empty() {
+        return HashMap::default();
+    }
+    let consumers = pieces.iter().map(|(_, piece)| &piece.value.consumer);
+    consumers
+        .map(|consumer| (Arc::clone(&consumer.username), Arc::clone(consumer)))
+        .collect()
+}
+
+fn consumer_unit(
+    item: &Item<ConsumerConfig>,
+    before: Option<&ConsumerPiece>,
+    units: &AllUnits,
+    run: &Compilation<'_>,
+) -> (ConsumerPiece, bool) {
+    let mut stamp = run.hasher();
+    plugins::stamp(item.fingerprint, &item.value.plugins, run).hash(&mut stamp);
+    let group = item
+        .value
+        .group_id
+        .as_deref()
+        .map(|id| (id, units.consumer_groups.get(id)));
+    // A group's unit is a new object exactly when it was rebuilt.
+    group
+        .map(|(_, unit)| unit.map(|unit| Arc::as_ptr(unit).addr()))
+        .hash(&mut stamp);
+    unit::reuse_or_build(before, stamp.finish(), |before, diagnostics| {
+        let group = group.map(|(id, unit)| (id, unit.map(|unit| &unit.value)));
+        consumer(item, before, group, run, diagnostics)
+    })
+}
+
+fn credential_unit(
+    item: &Item<CredentialConfig>,
+    before: Option<&ConsumerPiece>,
+    owner: &Arc<Consumer>,
+    run: &Compilation<'_>,
+) -> (ConsumerPiece, bool) {
+    let mut stamp = run.hasher();
+    plugins::stamp(item.fingerprint, &item.value.plugins, run).hash(&mut stamp);
+    Arc::as_ptr(owner).addr().hash(&mut stamp);
+    unit::reuse_or_build(before, stamp.finish(), |_, diagnostics| {
+        credential(item, Arc::clone(owner), run, diagnostics)
+    })
 }
 
 fn consumer(
     item: &Item<ConsumerConfig>,
+    before: Option<&ConsumerUnit>,
     group: Option<(&str, Option<&PluginSet>)>,
     run: &Compilation<'_>,
     diagnostics: &mut Vec<Diagnostic>,
@@ -123,23 +285,28 @@ fn consumer(
         let plugins: Vec<_> = merged.into_values().collect();
         Arc::new(Chain::build(&plugins)) as Arc<dyn Any + Send + Sync>
     });
+    let consumer = Consumer {
+        username: Arc::clone(&item.id),
+        plugins: chain,
+        group,
+        labels: item.value.labels.clone(),
+    };
+    // With other credentials it is still the same consumer to whoever holds it.
+    let same = before.filter(|before| is_same(&before.consumer, &consumer));
     ConsumerUnit {
-        consumer: Arc::new(Consumer {
-            username: Arc::clone(&item.id),
-            plugins: chain,
-            group,
-            custom_id: item
-                .value
-                .labels
-                .as_ref()
-                .and_then(|labels| labels.get("custom_id"))
-                .map(|id| id.as_str().into()),
-            labels: item.value.labels.clone(),
-        }),
+        consumer: same.map_or_else(|| Arc::new(consumer), |before| Arc::clone(&before.consumer)),
         credentials: credentials.into(),
         credential_id: None,
         refused: set.refused,
     }
+}
+
+fn is_same(one: &Consumer, other: &Consumer) -> bool {
+    one.username == other.username
+        && one.plugins.is_none()
+        && other.plugins.is_none()
+        && one.group == other.group
+        && one.labels == other.labels
 }
 
 fn credential(
@@ -164,92 +331,115 @@ fn credential(
     }
 }
 
-fn index(
-    documents: &Documents,
-    units: &AllUnits,
-    run: &Compilation<'_>,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> Consumers {
-    let mut builders: HashMap<&'static str, IndexBuilder> = HashMap::new();
-    let mut consumers = Consumers::default();
-    consumers.by_name.reserve(documents.consumers.len());
-    let mut room = credentials_by_plugin(units);
-    for item in &documents.consumers {
-        if let Some(unit) = units
-            .consumers
-            .get(&item.id)
-            .filter(|unit| !unit.value.refused)
-        {
-            let consumer = Arc::clone(&unit.value.consumer);
-            consumers.by_name.insert(Arc::clone(&item.id), consumer);
-        }
-    }
-    for (_, id, place) in in_file_order(documents) {
-        let Some(unit) = units.consumers.get(id).map(|unit| &unit.value) else {
-            continue;
-        };
+/// The index of all credentials that stand on a valid consumer.
+fn index(documents: &Documents, roster: &Roster, run: &Compilation<'_>) -> Consumers {
+    let count = documents.consumers.len();
+    let valid = roster.iter().take(count).map(|piece| &piece.value);
+    let valid = valid.filter(|unit| !unit.refused);
+    let mut consumers = Consumers::of(valid.map(|unit| Arc::clone(&unit.consumer)));
+    let mut entries: HashMap<&'static str, Vec<_>> = HashMap::new();
+    for (row, piece) in roster.iter().enumerate() {
+        let unit = &piece.value;
         // Nothing stands on a consumer that was refused.
-        if unit.refused || !consumers.by_name.contains_key(&unit.consumer.username) {
+        if unit.refused || row >= count && consumers.named(&unit.consumer.username).is_none() {
             continue;
         }
+        let order = place_of(documents, row);
         for credential in &unit.credentials {
-            let builder = builders.entry(credential.plugin).or_insert_with(|| {
-                let mut builder = IndexBuilder::new(run.env.index_key);
-                builder.reserve(room.remove(credential.plugin).unwrap_or_default());
-                builder
-            });
-            let entry = CredentialEntry {
-                consumer: Arc::clone(&unit.consumer),
-                credential_id: unit.credential_id.clone(),
-                data: Arc::clone(&credential.data),
-            };
-            if let Some(earlier) = builder.insert_digest(credential.digest, entry) {
-                let field = format!("plugins.{}", credential.plugin);
-                diagnostics.push(Diagnostic {
-                    severity: Severity::Error,
-                    code: DUPLICATE,
-                    place: run.places.locate(place, &field),
-                    object: format!("consumers/{id}"),
-                    field,
-                    message: duplicate(credential.plugin, &earlier),
-                });
-            }
+            let entries = entries.entry(credential.plugin.name);
+            let entries = entries.or_insert_with(|| Vec::with_capacity(count));
+            entries.push((credential.digest, entry(unit, credential, order)));
         }
     }
-    consumers.by_plugin = builders
+    let indexes = entries
         .into_iter()
-        .map(|(plugin, builder)| (plugin, builder.build()))
-        .collect();
+        .map(|(plugin, entries)| (plugin, CredentialIndex::of(run.env.index_key, entries)));
+    consumers.by_plugin = indexes.collect();
     consumers
 }
 
-/// How many credentials each plugin has, so that its index does not grow step by step.
-fn credentials_by_plugin(units: &AllUnits) -> HashMap<&'static str, usize> {
-    let mut counts = HashMap::new();
-    for (_, unit) in units.consumers.iter() {
-        for credential in &unit.value.credentials {
-            *counts.entry(credential.plugin).or_default() += 1;
-        }
-    }
-    counts
+fn entry(unit: &ConsumerUnit, credential: &BuiltCredential, order: u32) -> CredentialEntry {
+    CredentialEntry::new(
+        Arc::clone(&unit.consumer),
+        order,
+        unit.credential_id.clone(),
+        credential.data.clone(),
+    )
 }
 
-/// Consumers and credentials as the file lists them: of two equal keys the later one wins.
-fn in_file_order(documents: &Documents) -> Vec<(usize, &Arc<str>, &Place)> {
-    let consumers = documents.consumers.iter();
-    let consumers = consumers.map(|item| (item.index, &item.id, &item.place));
-    let credentials = documents.credentials.iter();
-    let credentials = credentials.map(|item| (item.index, &item.id, &item.place));
-    let mut all: Vec<_> = consumers.chain(credentials).collect();
-    // Two sorted runs, so this is one merge.
-    all.sort_by_key(|(index, _, _)| *index);
-    all
+/// The place of a row in the list `consumers`, which holds credentials too.
+fn place_of(documents: &Documents, row: usize) -> u32 {
+    let index = match row.checked_sub(documents.consumers.len()) {
+        None => documents.consumers.get(row).map(|item| item.index),
+        Some(row) => documents.credentials.get(row).map(|item| item.index),
+    };
+    place(index.unwrap_or_default())
+}
+
+fn place(index: usize) -> u32 {
+    u32::try_from(index).unwrap_or(u32::MAX)
+}
+
+/// Two credentials with one lookup key, told at the later one. The place of a finding that
+/// `previous` made of the same documents is not looked for again.
+pub(super) fn duplicates(
+    documents: &Documents,
+    consumers: &Consumers,
+    previous: Option<&Snapshot>,
+    run: &Compilation<'_>,
+) -> Vec<Diagnostic> {
+    let previous = previous.filter(|previous| previous.of.is(&documents.identity));
+    let standing = previous.map_or(&[][..], |previous| &previous.diagnostics);
+    let standing = standing.iter().filter(|found| found.code == DUPLICATE);
+    let standing: HashMap<_, _> = standing
+        .map(|found| ((&*found.object, &*found.message), found))
+        .collect();
+    let mut found = Vec::new();
+    for (plugin, index) in &consumers.by_plugin {
+        for (earlier, later) in index.contests() {
+            let Some((id, place)) = item_at(documents, later.order) else {
+                continue;
+            };
+            let (object, message) = (format!("consumers/{id}"), duplicate(plugin, earlier));
+            if let Some(known) = standing.get(&(&*object, &*message)) {
+                found.push(Diagnostic::clone(known));
+                continue;
+            }
+            let field = format!("plugins.{plugin}");
+            found.push(Diagnostic {
+                severity: Severity::Error,
+                code: DUPLICATE,
+                place: run.places.locate(place, &field),
+                object,
+                field,
+                message,
+            });
+        }
+    }
+    found
+}
+
+/// The consumer or credential at a place of the list `consumers`.
+fn item_at(documents: &Documents, order: u32) -> Option<(&Arc<str>, &Place)> {
+    let index = usize::try_from(order).ok()?;
+    let consumer = documents
+        .consumers
+        .binary_search_by_key(&index, |item| item.index);
+    if let Ok(at) = consumer {
+        let item = documents.consumers.get(at)?;
+        return Some((&item.id, &item.place));
+    }
+    let at = documents
+        .credentials
+        .binary_search_by_key(&index, |item| item.index);
+    let item = documents.credentials.get(at.ok()?)?;
+    Some((&item.id, &item.place))
 }
 
 /// APISIX's text for duplicates (`spec/02` §1).
 fn duplicate(plugin: &str, earlier: &CredentialEntry) -> String {
     let owner = &earlier.consumer.username;
-    match &earlier.credential_id {
+    match earlier.credential_id() {
         None => format!("duplicate key of plugin {plugin} found with consumer: {owner}"),
         Some(id) => format!(
             "duplicate key of plugin {plugin} found with credential: {id} of consumer: {owner}"

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::references::{self, Holder, Owner};
-use super::substitute::Missing;
+use super::substitute::{Fault, Missing};
 use crate::config::Documents;
 use crate::config::resource::{PluginMap, SslKind};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -39,7 +39,7 @@ impl Use {
             field: self.field.clone(),
             reference: Arc::clone(&self.reference),
             why: Unresolved::because(why),
-            is_name: false,
+            fault: Fault::NoValue,
         };
         let (_, code, message) = references::unresolved(&missing, documents);
         Diagnostic {
@@ -170,7 +170,9 @@ pub fn undeclared_managers(documents: &Documents, before: Option<&Documents>) ->
     let finding = |(manager, uses): (&str, Vec<&Use>)| Diagnostic {
         severity: Severity::Error,
         code: MANAGER_IN_USE,
-        place: Place::default(),
+        place: uses.first().map_or_else(Place::default, |first| {
+            documents.places.locate(&first.place, &first.field)
+        }),
         object: format!("secrets/{manager}"),
         field: String::new(),
         message: format!(
@@ -359,3 +361,6 @@ pub const MANAGER_IN_USE: &str = "manager-in-use";
 
 /// How many objects a finding names.
 const MOST_NAMED: usize = 10;
+
+#[cfg(test)]
+mod tests;

@@ -7,22 +7,26 @@ mod consumers;
 pub mod graph;
 mod plugins;
 pub mod references;
+mod roster;
 mod routes;
 pub mod substitute;
 #[cfg(test)]
 mod tests;
 mod unit;
 mod upstreams;
+mod uses;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::config::Identity;
 use crate::config::resource::TimeoutConfig;
 use crate::consumer::Consumers;
 use crate::diagnostic::Diagnostic;
 use crate::plugins::{Chain, RouteInfo};
 use crate::routing::Router;
+use crate::secrets::View;
 use crate::tls::sni_store::SniStore;
 use crate::upstream::Upstream;
 
@@ -117,11 +121,24 @@ pub struct Snapshot {
     /// Certificates by name.
     pub names: Arc<SniStore>,
     /// Certificates, for metrics.
-    pub certificates: Vec<CertificateReport>,
+    pub certificates: Arc<[CertificateReport]>,
     /// Counts by kind (`routes`, `consumers`, …).
     pub counts: HashMap<&'static str, ItemCount>,
     /// Everything found while parsing and compiling.
     pub diagnostics: Vec<Diagnostic>,
-    /// The pieces, for reuse.
-    units: compile::AllUnits,
+    /// How many consumers and credentials were built for this snapshot; the others are those of
+    /// the one before.
+    pub consumers_built: usize,
+    /// The same of upstreams, services, routes, sets of plugins and certificates.
+    pub others_built: usize,
+    /// The documents it was made of.
+    of: Identity,
+    /// The values it was made of.
+    view: View,
+    /// Who holds which reference.
+    uses: Arc<uses::Uses>,
+    /// Consumers and credentials, for reuse.
+    roster: roster::Roster,
+    /// The other pieces, for reuse.
+    rest: Arc<compile::Rest>,
 }

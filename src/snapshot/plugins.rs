@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::compile::{Compilation, Scope};
 use super::substitute;
 use crate::config::resource::{PluginMap, Settings};
+use crate::consumer::Digest;
 use crate::plugins::def::Owner;
 use crate::plugins::{
     self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
@@ -29,11 +30,11 @@ pub(super) struct PluginSet {
 /// One auth plugin's credential on a consumer or credential object.
 pub(super) struct BuiltCredential {
     /// The plugin.
-    pub plugin: &'static str,
+    pub plugin: &'static PluginDef,
     /// Digest of its lookup key.
-    pub digest: u128,
-    /// What the plugin needs once it is found.
-    pub data: Arc<dyn std::any::Any + Send + Sync>,
+    pub digest: Digest,
+    /// What the plugin needs once it is found, where it needs anything.
+    pub data: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
 /// Stamp of a plugin map: the declaration's own hash and the versions of what it refers to.
@@ -102,7 +103,10 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
             let refusing = Plugin::refusing(ordinal, def, Meta::default());
             return Ok((def, Arc::new(refusing), Vec::new()));
         }
-        Err(error) => return Err(invalid(scope, "plugin-config", &error)),
+        Err(error) => {
+            invalid(scope, "plugin-config", &error);
+            return Err(());
+        }
     };
     if let Some(problem) = &meta.filter_problem {
         let error = BuildError::invalid("_meta.filter", problem);
@@ -234,13 +238,9 @@ fn build_credential(
     };
     match build(values.expose()) {
         Ok(Credential { lookup_key, data }) => Ok(Some(BuiltCredential {
-            plugin: def.name,
+            plugin: def,
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),
-            data: if data.is::<()>() {
-                Arc::clone(&scope.run.no_data)
-            } else {
-                data
-            },
+            data: Some(data).filter(|data| !data.is::<()>()),
         })),
         Err(error) if has_references => {
             let message = failed(def.name, &error);
@@ -302,6 +302,7 @@ fn shared(name: &str, settings: &Settings, plugin: Plugin, scope: &Scope<'_>) ->
     };
     let settings = crate::consumer::digest(&run.env.index_key, settings.text().as_bytes());
     let stamp = run.plugin_stamp(name);
+    let settings = u128::from_ne_bytes(settings);
     let key = format!("plugin/{class}/{name}/{stamp:x}/{settings:x}");
     run.env.kept.entry(&key, || plugin)
 }

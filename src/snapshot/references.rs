@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::substitute::Missing;
+use super::substitute::{Fault, Missing};
 use super::{certificates, substitute, upstreams};
 use crate::config::Documents;
 use crate::config::resource::{Item, PluginMap, Settings, UpstreamConfig};
@@ -19,7 +19,13 @@ pub(super) fn unresolved(
     documents: &Documents,
 ) -> (Severity, &'static str, String) {
     match Reference::parse(&missing.reference) {
-        _ if missing.is_name => (Severity::Error, "bad-reference", missing.why.to_string()),
+        _ if missing.fault == Fault::Name => {
+            let message = missing.why.to_string();
+            (Severity::Error, "misplaced-reference", message)
+        }
+        _ if missing.fault == Fault::Misfit => {
+            (Severity::Error, "secret-value", missing.why.to_string())
+        }
         Err(error) => (Severity::Error, "bad-reference", error.to_string()),
         Ok(reference) => match reference.target() {
             Target::Managed(key)
@@ -29,7 +35,7 @@ pub(super) fn unresolved(
                     "expected a reference into a declared manager; there is no valid item secrets/{}",
                     key.manager
                 );
-                (Severity::Error, "missing-manager", message)
+                (Severity::Error, MISSING_MANAGER, message)
             }
             _ => (Severity::Warning, UNRESOLVED, missing.to_string()),
         },
@@ -39,6 +45,9 @@ pub(super) fn unresolved(
 /// Code of the finding that a reference has no value at present.
 pub const UNRESOLVED: &str = "unresolved-reference";
 
+/// Code of the finding that a reference names a manager that is not declared.
+pub const MISSING_MANAGER: &str = "missing-manager";
+
 /// Whether findings of this code are about references without value.
 #[must_use]
 pub fn is_about_value(code: &str) -> bool {
@@ -46,7 +55,7 @@ pub fn is_about_value(code: &str) -> bool {
 }
 
 /// Codes of all findings about references without value.
-const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", "missing-manager"];
+const WITHOUT_VALUE: &[&str] = &[UNRESOLVED, "bad-reference", MISSING_MANAGER];
 
 /// Every reference the documents hold, those of managers' own fields aside.
 #[must_use]
@@ -136,6 +145,28 @@ fn fields_of(json: &Value, path: &mut String, found: &mut dyn FnMut(&str, &str))
 
 /// Calls `found` with every part of the documents that may hold references to be resolved.
 pub(super) fn holders(documents: &Documents, found: &mut dyn FnMut(Owner<'_>, Holder<'_>)) {
+    consumer_holders(documents, &mut |_, owner, holder| found(owner, holder));
+    other_holders(documents, found);
+}
+
+/// The same for consumers and, in the rows behind them, credentials; with the row.
+pub(super) fn consumer_holders(
+    documents: &Documents,
+    found: &mut dyn FnMut(usize, Owner<'_>, Holder<'_>),
+) {
+    for (row, item) in documents.consumers.iter().enumerate() {
+        let mut found = |owner: Owner<'_>, holder: Holder<'_>| found(row, owner, holder);
+        plugins(owner("consumers", item), &item.value.plugins, &mut found);
+    }
+    let count = documents.consumers.len();
+    for (place, item) in documents.credentials.iter().enumerate() {
+        let mut found = |owner: Owner<'_>, holder: Holder<'_>| found(count + place, owner, holder);
+        plugins(owner("consumers", item), &item.value.plugins, &mut found);
+    }
+}
+
+/// The same for all the others.
+pub(super) fn other_holders(documents: &Documents, found: &mut dyn FnMut(Owner<'_>, Holder<'_>)) {
     for item in &documents.routes {
         let owner = owner("routes", item);
         plugins(owner, &item.value.plugins, found);
@@ -158,12 +189,6 @@ pub(super) fn holders(documents: &Documents, found: &mut dyn FnMut(Owner<'_>, Ho
         for item in items {
             plugins(owner(kind, item), &item.value.plugins, found);
         }
-    }
-    for item in &documents.consumers {
-        plugins(owner("consumers", item), &item.value.plugins, found);
-    }
-    for item in &documents.credentials {
-        plugins(owner("consumers", item), &item.value.plugins, found);
     }
     for item in &documents.ssls {
         let owner = owner("ssls", item);

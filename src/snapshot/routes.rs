@@ -56,7 +56,10 @@ pub(super) fn services(
             before.map(|b| &b.services),
             &item.id,
             stamp.finish(),
-            |_, diagnostics| service(item, units, run, diagnostics),
+            |_, diagnostics| {
+                run.count();
+                service(item, units, run, diagnostics)
+            },
         );
     }
     built
@@ -109,7 +112,7 @@ pub(super) fn compile(
     units: &mut AllUnits,
     run: &Compilation<'_>,
 ) -> Arc<Router<Arc<CompiledRoute>>> {
-    let before = previous.map(|snapshot| &snapshot.units);
+    let before = previous.map(|snapshot| &snapshot.rest.units);
     let mut built = Units::with_capacity(documents.routes.len());
     let mut specs: Vec<(usize, Arc<Spec>)> = Vec::with_capacity(documents.routes.len());
     for item in &documents.routes {
@@ -142,6 +145,7 @@ pub(super) fn compile(
             &item.id,
             stamp.finish(),
             |_, diagnostics| {
+                run.count();
                 let owner = format!("routes/{}", item.id);
                 let mut scope = Scope {
                     run,

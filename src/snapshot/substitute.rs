@@ -63,8 +63,19 @@ pub struct Missing {
     /// Why.
     #[source]
     pub why: Unresolved,
-    /// It stands where a name is expected, so that no value could ever mend it.
-    pub is_name: bool,
+    /// Who would have to mend it.
+    pub fault: Fault,
+}
+
+/// What keeps a reference from being replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It has no value now.
+    NoValue,
+    /// Its value can stand in no field.
+    Misfit,
+    /// It stands where a name is expected, so that no value could ever help.
+    Name,
 }
 
 impl Missing {
@@ -73,14 +84,21 @@ impl Missing {
             field: field.to_owned(),
             reference: reference.into(),
             why,
-            is_name: false,
+            fault: Fault::NoValue,
+        }
+    }
+
+    fn misfit(field: &str, reference: &str, why: &str) -> Self {
+        Self {
+            fault: Fault::Misfit,
+            ..Self::new(field, reference, Unresolved::because(why))
         }
     }
 
     fn name(field: &str, reference: &str) -> Self {
         let why = Unresolved::because("a reference stands for a value, never for a name");
         Self {
-            is_name: true,
+            fault: Fault::Name,
             ..Self::new(field, reference, why)
         }
     }
@@ -147,8 +165,11 @@ pub fn text<'a>(text: &'a str, field: &str, view: &'a View) -> Result<&'a [u8], 
         // A value that is a reference was put there by mistake: nobody follows it, and its text
         // is no value.
         Ok(Resolved { value, .. }) if value.expose_str().is_some_and(Reference::is_reference) => {
-            let why = Unresolved::because("the value is itself a reference");
-            Err(Missing::new(field, text, why))
+            Err(Missing::misfit(
+                field,
+                text,
+                "the value is itself a reference",
+            ))
         }
         Ok(Resolved { value, .. }) => Ok(value.expose()),
         Err(why) => Err(Missing::new(field, text, why)),
@@ -197,8 +218,7 @@ fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Optio
             match self::text(text, path, view).map(std::str::from_utf8) {
                 Ok(Ok(value)) => *text = value.to_owned(),
                 Ok(Err(_)) => {
-                    let why = Unresolved::because("the value is not text");
-                    *missing = Some(Missing::new(path, text, why));
+                    *missing = Some(Missing::misfit(path, text, "the value is not text"));
                 }
                 Err(refused) => *missing = Some(refused),
             }
@@ -292,15 +312,15 @@ mod tests {
     #[test]
     fn a_reference_as_a_name_and_a_value_that_is_one_are_no_values() {
         let view = view(&[("$env://K", Some("$ENV://OTHER")), ("$env://N", Some("v"))]);
-        for (json, field, is_name) in [
-            (json!({"a": {"$env://N": 1}}), "a.$env://N", true),
-            (json!([{"$Secret://x": "y"}]), "0.$Secret://x", true),
-            (json!({"a": "$env://K"}), "a", false),
+        for (json, field, fault) in [
+            (json!({"a": {"$env://N": 1}}), "a.$env://N", Fault::Name),
+            (json!([{"$Secret://x": "y"}]), "0.$Secret://x", Fault::Name),
+            (json!({"a": "$env://K"}), "a", Fault::Misfit),
         ] {
             let Err(missing) = substitute(json, &view) else {
                 panic!("{field} must be refused");
             };
-            assert_eq!((&*missing.field, missing.is_name), (field, is_name));
+            assert_eq!((&*missing.field, missing.fault), (field, fault));
         }
     }
 

@@ -1,5 +1,7 @@
 //! Whole compilations from YAML: what is refused, what wins, what is reused.
 
+mod rotation;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -494,7 +496,9 @@ fn consumers_are_rebuilt_with_their_secret_and_their_group() {
         Arc::ptr_eq(&before.consumers, &same.consumers),
         "the indexes are reused whole"
     );
-    let consumer = |snapshot: &Snapshot, name: &str| Arc::clone(&snapshot.consumers.by_name[name]);
+    let consumer = |snapshot: &Snapshot, name: &str| {
+        Arc::clone(snapshot.consumers.named(name).expect("it is there"))
+    };
     let group = REUSE.replace("{ id: g, plugins: { cors: {} } }", "{ id: g, plugins: {} }");
     for (what, yaml, view) in [
         ("secret", REUSE, values("aa", "b")),
@@ -576,12 +580,12 @@ consumers:
             "{key:?}"
         );
     }
-    assert!(!snapshot.consumers.by_name.contains_key("alice"));
+    assert!(snapshot.consumers.named("alice").is_none());
     let found = snapshot.consumers.find("key-auth", b"daves-second");
     let found = found.expect("a credential leads to its consumer");
     assert_eq!(&*found.consumer.username, "dave");
-    assert_eq!(found.credential_id.as_deref(), Some("c"));
-    assert_eq!(found.consumer.custom_id.as_deref(), Some("42"));
+    assert_eq!(found.credential_id().map(|id| &**id), Some("c"));
+    assert_eq!(found.consumer.custom_id(), Some("42"));
 }
 
 #[tokio::test]

@@ -52,12 +52,6 @@ impl<T> Units<T> {
         self.0.iter()
     }
 
-    /// How many there are.
-    #[must_use]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Takes over `previous`' piece where its stamp is still right, else builds it.
     /// Returns the piece and whether it was reused.
     pub(super) fn reuse_or_build(
@@ -68,22 +62,31 @@ impl<T> Units<T> {
         build: impl FnOnce(Option<&T>, &mut Vec<Diagnostic>) -> T,
     ) -> (Arc<Unit<T>>, bool) {
         let before = previous.and_then(|units| units.get(id));
-        if let Some(unit) = before
-            && unit.stamp == stamp
-        {
-            self.0.insert(Arc::clone(id), Arc::clone(unit));
-            return (Arc::clone(unit), true);
-        }
-        let mut diagnostics = Vec::new();
-        let value = build(before.map(|unit| &unit.value), &mut diagnostics);
-        let unit = Arc::new(Unit {
-            stamp,
-            value,
-            diagnostics: (!diagnostics.is_empty()).then(|| Box::new(diagnostics)),
-        });
+        let (unit, reused) = reuse_or_build(before, stamp, build);
         self.0.insert(Arc::clone(id), Arc::clone(&unit));
-        (unit, false)
+        (unit, reused)
     }
+}
+
+/// The piece of before where its stamp is still right, else a new one; and whether it was reused.
+pub(super) fn reuse_or_build<T>(
+    before: Option<&Arc<Unit<T>>>,
+    stamp: u64,
+    build: impl FnOnce(Option<&T>, &mut Vec<Diagnostic>) -> T,
+) -> (Arc<Unit<T>>, bool) {
+    if let Some(unit) = before
+        && unit.stamp == stamp
+    {
+        return (Arc::clone(unit), true);
+    }
+    let mut diagnostics = Vec::new();
+    let value = build(before.map(|unit| &unit.value), &mut diagnostics);
+    let unit = Arc::new(Unit {
+        stamp,
+        value,
+        diagnostics: (!diagnostics.is_empty()).then(|| Box::new(diagnostics)),
+    });
+    (unit, false)
 }
 
 #[cfg(test)]

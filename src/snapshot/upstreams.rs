@@ -84,6 +84,7 @@ pub(super) fn compile(
             &item.id,
             stamp.finish(),
             |_, diagnostics| {
+                run.count();
                 let owner = format!("upstreams/{}", item.id);
                 let mut scope = Scope {
                     run,

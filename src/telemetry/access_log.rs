@@ -10,7 +10,7 @@ use thread_local::ThreadLocal;
 use super::format::{LogFormat, Stamp};
 use super::metrics::{Collect, Kind, Page};
 use super::sink::{Sink, SinkConfig, Target};
-use crate::expr::{VarSource, Variable};
+use crate::expr::{Name, VarSource, Variable};
 
 /// Where and how the access log is written.
 pub struct AccessLogConfig {
@@ -90,12 +90,11 @@ impl AccessLog {
         self.0.format.variables().any(is_header)
     }
 
-    /// Whether the format shows `$<name>`, which may be measured only then.
+    /// Whether the format shows it, which may be measured only then.
     #[must_use]
-    pub fn wants(&self, name: &str) -> bool {
-        let is_it =
-            |variable: &Variable| matches!(variable, Variable::Named(found) if **found == *name);
-        self.0.format.variables().any(is_it)
+    pub fn wants(&self, name: Name) -> bool {
+        let mut variables = self.0.format.variables();
+        variables.any(|variable| *variable == Variable::Known(name))
     }
 
     /// Lines dropped so far.

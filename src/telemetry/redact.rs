@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::expr::{VarSource, Variable};
+use crate::expr::{Name, VarSource, Variable};
 
 /// What stands in a log instead of a credential.
 pub const MASK: &str = "***";
@@ -135,10 +135,16 @@ impl Sensitivity {
         match variable {
             Variable::Header(name) if name == http::header::REFERER => Self::Target,
             Variable::ResponseHeader(name) if name == http::header::LOCATION => Self::Target,
+            Variable::Known(name) => match name {
+                Name::Request | Name::RequestUri | Name::RealRequestUri | Name::UpstreamUri => {
+                    Self::Target
+                }
+                Name::Args => Self::Query,
+                _ => Self::Harmless,
+            },
             Variable::Named(name) => match &**name {
-                "request" | "request_line" | "request_uri" | "real_request_uri"
-                | "upstream_uri" => Self::Target,
-                "args" | "query_string" | "request_body" => Self::Query,
+                "request_line" => Self::Target,
+                "request_body" => Self::Query,
                 _ => Self::Harmless,
             },
             other => match own_name(other) {
@@ -182,7 +188,9 @@ fn own_name(variable: &Variable) -> Option<&str> {
         | Variable::Cookie(name)
         | Variable::PostArg(name)
         | Variable::PostJson(name) => Some(name),
-        Variable::UriParam(_) | Variable::Capture(_) | Variable::Named(_) => None,
+        Variable::UriParam(_) | Variable::Capture(_) | Variable::Known(_) | Variable::Named(_) => {
+            None
+        }
     }
 }
 

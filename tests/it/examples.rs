@@ -18,6 +18,8 @@ fn passes(config: &Path, resources: &Path) {
     let checked = Command::new(program())
         .args(["check", "--config", config, "--resources", resources])
         .env("VAULT_TOKEN", "token-of-the-example")
+        .env("AWS_ACCESS_KEY_ID", "key-of-the-example")
+        .env("AWS_SECRET_ACCESS_KEY", "key-of-the-example")
         .output()
         .unwrap();
     let said = String::from_utf8(checked.stdout).unwrap();
@@ -46,6 +48,8 @@ fn every_example_starts() {
         // Their managers are not here, so what needs them refuses; the program serves.
         let builder = Gateway::builder()
             .env("VAULT_TOKEN", "token-of-the-example")
+            .env("AWS_ACCESS_KEY_ID", "key-of-the-example")
+            .env("AWS_SECRET_ACCESS_KEY", "key-of-the-example")
             .unready();
         if path.is_dir() {
             let mut builder = builder.folder();

@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod audit;
 mod bad_requests;
 mod chaos;
 mod check;
@@ -22,10 +23,12 @@ mod layers;
 mod leaks;
 mod lifecycle;
 mod managers;
+mod observability;
 mod plugins;
 mod protocols;
 mod quickstart;
 mod resolve;
+mod scale;
 mod secret_rotation;
 mod smoke;
 mod tls;

@@ -1,13 +1,14 @@
-//! `check --resolve` and `explain`: what they say of references, and that they say no value.
+//! `check --resolve` and `explain`: what they say of references, how they name the step that
+//! failed, that a token which may not read values is enough, and that they say no value.
 
 use std::fs;
 use std::path::Path;
 use std::process::Output;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::harness::OpenBao;
-use crate::harness::gateway::claviger;
+use crate::harness::gateway::program;
+use crate::harness::{OpenBao, ports};
 
 fn write(dir: &Path, resources: &str) {
     fs::write(
@@ -19,98 +20,275 @@ fn write(dir: &Path, resources: &str) {
 }
 
 fn run(dir: &Path, command: &[&str]) -> (Option<i32>, String) {
-    let (config, resources) = (dir.join("config.yaml"), dir.join("apisix.yaml"));
-    let files = [
-        "--config",
-        config.to_str().unwrap(),
-        "--resources",
-        resources.to_str().unwrap(),
-    ];
     let Output {
         status,
         stdout,
         stderr,
-    } = claviger(&[command, &files].concat());
+    } = std::process::Command::new(program())
+        .args(command)
+        .args(["--config", "config.yaml", "--resources", "apisix.yaml"])
+        .env("CLAVIGER_TEST_SET", "value-of-env")
+        .env("CLAVIGER_TEST_JSON", r#"{"key": "value-of-json"}"#)
+        .current_dir(dir)
+        .output()
+        .unwrap();
     let said = [stdout, stderr].concat();
     let said = String::from_utf8_lossy(&said).into_owned();
     assert!(!said.contains("value-of-"), "a value was said: {said}");
     (status.code(), said)
 }
 
+fn consumer(name: &str, reference: &str) -> String {
+    format!("  - {{ username: {name}, plugins: {{ key-auth: {{ key: '{reference}' }} }} }}\n")
+}
+
+/// A token that may see which fields documents have, and read none.
+const SUBKEYS: &str = r#"
+path "secret/subkeys/edge/*" { capabilities = ["read"] }
+path "sys/internal/ui/mounts/*" { capabilities = ["read"] }
+"#;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn check_asks_managers_when_told_to_and_explain_says_who_uses_what() {
+async fn each_failure_names_its_place_and_its_step() {
+    let bao = OpenBao::start_tls().await;
+    let dir = tempfile::tempdir().unwrap();
+    let document = json!({"key": "value-of-alice", "none": null, "object": {"x": "value-of-x"}});
+    bao.put_v2("edge/alice", document).await;
+    bao.put_v2("edge/gone", json!({"key": "value-of-gone"}))
+        .await;
+    bao.delete_v2("edge/gone").await;
+    let token = bao.token_with("subkeys", SUBKEYS).await;
+    fs::copy(bao.ca(), dir.path().join("ca.pem")).unwrap();
+    let manager = |name: &str, uri: &str, prefix: &str, token: &str, tls: &str| {
+        format!(
+            "  - {{ id: vault/{name}, uri: '{uri}', prefix: {prefix}, kv_version: 2, \
+             token: '{token}', timeout: 3, tls: {{ {tls} }} }}\n"
+        )
+    };
+    let ca = format!("ca: '{}'", dir.path().join("ca.pem").display());
+    let port = bao.addr.rsplit(':').next().unwrap();
+    let refused = format!("https://127.0.0.1:{}", ports::free());
+    let mut resources = "secrets:\n".to_owned();
+    for (name, uri, prefix, token, tls) in [
+        ("main", &*bao.addr, "secret/edge", &*token, &*ca),
+        (
+            "dns",
+            "https://no-such-host.invalid",
+            "secret/edge",
+            &token,
+            &ca,
+        ),
+        ("tcp", &refused, "secret/edge", &token, &ca),
+        ("tls", &bao.addr, "secret/edge", &token, ""),
+        (
+            "name",
+            &format!("https://127.0.0.2:{port}"),
+            "secret/edge",
+            &token,
+            &ca,
+        ),
+        ("login", &bao.addr, "secret/edge", "no-such-token", &ca),
+        ("policy", &bao.addr, "secret/other", &token, &ca),
+    ] {
+        resources.push_str(&manager(name, uri, prefix, token, tls));
+    }
+    resources.push_str("consumers:\n");
+    let cases = [
+        ("alice", "$secret://vault/main/alice/key", ""),
+        ("envy", "$env://CLAVIGER_TEST_SET", ""),
+        ("json", "$env://CLAVIGER_TEST_JSON/key", ""),
+        ("dns", "$secret://vault/dns/alice/key", "dns: "),
+        ("tcp", "$secret://vault/tcp/alice/key", "tcp: "),
+        ("tls", "$secret://vault/tls/alice/key", "tls: "),
+        ("login", "$secret://vault/login/alice/key", "login: "),
+        ("policy", "$secret://vault/policy/alice/key", "policy: "),
+        (
+            "absent",
+            "$secret://vault/main/absent/key",
+            "path: document not found",
+        ),
+        (
+            "gone",
+            "$secret://vault/main/gone/key",
+            "path: document version is deleted",
+        ),
+        (
+            "field",
+            "$secret://vault/main/alice/other",
+            "field: field not found",
+        ),
+        (
+            "shape",
+            "$secret://vault/main/alice/object",
+            "shape: value is an object",
+        ),
+        (
+            "unset",
+            "$env://CLAVIGER_TEST_UNSET",
+            "path: environment variable is not set",
+        ),
+        (
+            "member",
+            "$env://CLAVIGER_TEST_JSON/other",
+            "field: field not found",
+        ),
+        (
+            "text",
+            "$env://CLAVIGER_TEST_SET/key",
+            "shape: decode failed",
+        ),
+    ];
+    for (name, reference, _) in cases {
+        resources.push_str(&consumer(name, reference));
+    }
+    write(dir.path(), &format!("{resources}#END\n"));
+
+    let (code, said) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(0), "without --resolve nobody is asked: {said}");
+    let (code, said) = run(dir.path(), &["check", "--resolve"]);
+    assert_eq!(code, Some(1), "{said}");
+    let first = resources
+        .lines()
+        .position(|line| line.contains("alice,"))
+        .unwrap()
+        + 1;
+    for (index, (name, reference, why)) in cases.into_iter().enumerate() {
+        let place = format!("apisix.yaml:{}:", first + index);
+        let line = said.lines().find(|line| line.starts_with(&place));
+        if why.is_empty() {
+            assert_eq!(line, None, "{name} resolves");
+            continue;
+        }
+        let line = line.unwrap_or_else(|| panic!("{name} must be told: {said}"));
+        let expected =
+            format!("consumers/{name} plugins.key-auth.key: reference {reference}: {why}");
+        assert!(line.contains(&expected), "{expected} in {line}");
+    }
+    let wrong = cases.iter().filter(|case| !case.2.is_empty()).count();
+    assert!(said.contains(&format!("{wrong} error(s)")), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn explain_shows_the_graph_of_references() {
     let bao = OpenBao::start().await;
     let dir = tempfile::tempdir().unwrap();
     bao.put_v2("edge/alice", json!({"key": "value-of-alice"}))
         .await;
+    bao.put_v2(
+        "edge/alice",
+        json!({"key": "value-of-alice-2", "ca": "value-of-ca"}),
+    )
+    .await;
+    let token = bao.token_with("subkeys", SUBKEYS).await;
+    // The token itself stands in the environment.
     write(
         dir.path(),
         &format!(
             "secrets:
-  - {{ id: vault/main, uri: '{}', prefix: secret/edge, token: '{}' }}
+  - {{ id: vault/main, uri: '{}', prefix: secret/edge, kv_version: 2, token: '{token}', namespace: $env://CLAVIGER_TEST_UNSET_NS }}
+  - {{ id: vault/good, uri: '{}', prefix: secret/edge, kv_version: 2, token: '{token}' }}
 consumers:
-  - {{ username: alice, plugins: {{ key-auth: {{ key: $secret://vault/main/alice/key }} }} }}
-  - {{ username: bob, plugins: {{ key-auth: {{ key: $secret://vault/main/alice/other }} }} }}
-  - {{ username: carol, plugins: {{ key-auth: {{ key: $secret://vault/main/absent/key }} }} }}
-  - {{ username: dave, plugins: {{ key-auth: {{ key: $secret://vault/other/alice/key }} }} }}
+  - {{ username: alice, plugins: {{ key-auth: {{ key: $secret://vault/good/alice/key }} }} }}
+  - {{ username: bob, plugins: {{ key-auth: {{ key: $secret://vault/good/absent/key }} }} }}
+  - {{ username: carol, plugins: {{ key-auth: {{ key: $secret://vault/main/alice/key }} }} }}
+plugin_configs:
+  - {{ id: unused, plugins: {{ response-rewrite: {{ headers: {{ set: {{ X-A: $secret://vault/good/alice/key }} }} }} }} }}
+ssls:
+  - {{ id: site, sni: a.test, cert: $secret://vault/good/alice/ca, key: $secret://vault/good/alice/key }}
 #END
 ",
-            bao.addr, bao.token
+            bao.addr, bao.addr
         ),
     );
-    // Without asking, only what no manager could ever mend is told.
-    let (code, said) = run(dir.path(), &["check"]);
-    assert_eq!(code, Some(1), "{said}");
-    assert!(said.contains("consumers/dave"), "{said}");
-    assert!(!said.contains("consumers/carol"), "{said}");
-
-    let (code, said) = run(dir.path(), &["check", "--resolve"]);
-    assert_eq!(code, Some(1), "{said}");
-    for (line, object, why) in [
-        (5, "consumers/bob", "field not found"),
-        (6, "consumers/carol", "document not found"),
-        (7, "consumers/dave", "no valid item secrets/vault/other"),
-    ] {
-        let found = said.lines().any(|text| {
-            text.contains(&format!("apisix.yaml:{line}:"))
-                && text.contains(&format!("{object} plugins.key-auth.key"))
-                && text.contains(why)
-        });
-        assert!(found, "{object} must be told: {said}");
-    }
-    assert!(!said.contains("consumers/alice"), "{said}");
-
-    bao.put_v2(
-        "edge/alice",
-        json!({"key": "value-of-alice", "other": "value-of-bob"}),
-    )
-    .await;
-    let reference = "$secret://vault/main/alice/key";
+    let reference = "$secret://vault/good/alice/key";
     let (code, said) = run(dir.path(), &["explain", reference]);
     assert_eq!(code, Some(0), "{said}");
     for part in [
         reference,
-        "manager vault/main",
-        "path alice",
-        "version 2",
-        "Fresh",
-        "used by consumers/alice",
+        "manager vault/good, path alice, field key, version 2: present",
+        "used by consumers/alice plugins.key-auth.key (without it: 401, as for an unknown credential)",
+        "used by ssls/site key (without it: the handshake for these names is refused)",
+        "used by plugin_configs/unused plugins.response-rewrite.headers.set.X-A (not in use; without it: 503 from the plugin)",
+        "secrets/vault/good: 3 references into 2 documents, used by 4 objects",
     ] {
         assert!(said.contains(part), "{part} must be told: {said}");
     }
     assert!(
-        !said.contains("consumers/bob"),
+        !said.contains("consumers/carol"),
         "only what was asked: {said}"
     );
-    let (_, said) = run(dir.path(), &["explain", "consumers/carol"]);
-    assert!(said.contains("Refused: document not found"), "{said}");
 
-    let good = fs::read_to_string(dir.path().join("apisix.yaml")).unwrap();
-    let good: Vec<_> = good
-        .lines()
-        .filter(|line| !line.contains("carol") && !line.contains("dave"))
-        .collect();
-    write(dir.path(), &good.join("\n"));
-    let (code, said) = run(dir.path(), &["check", "--resolve"]);
+    let (code, said) = run(dir.path(), &["explain", "consumers/bob"]);
     assert_eq!(code, Some(0), "{said}");
+    assert!(said.contains("refused: path: document not found"), "{said}");
+    let (code, said) = run(dir.path(), &["explain", "secrets/vault/main"]);
+    assert_eq!(code, Some(0), "{said}");
+    assert!(
+        said.contains("its field namespace is $env://CLAVIGER_TEST_UNSET_NS"),
+        "{said}"
+    );
+    assert!(said.contains("is refused: "), "{said}");
+    assert!(
+        said.contains("used by 1 object (consumers/carol)"),
+        "{said}"
+    );
+    let (code, _) = run(dir.path(), &["explain", "consumers/nobody"]);
+    assert_eq!(code, Some(1));
+
+    let (code, said) = run(dir.path(), &["explain", "--json"]);
+    assert_eq!(code, Some(0), "{said}");
+    let json: Value = serde_json::from_str(&said).expect("one JSON object");
+    assert_eq!(json["objects"]["consumers"], 3, "{said}");
+    let find = |list: &str, key: &str, name: &str| {
+        let all = json[list].as_array().unwrap();
+        all.iter().find(|one| one[key] == name).cloned().unwrap()
+    };
+    let alice = find("references", "reference", reference);
+    assert_eq!(
+        (&alice["state"], &alice["version"]),
+        (&json!("present"), &json!("2"))
+    );
+    assert_eq!(alice["users"].as_array().unwrap().len(), 3);
+    let bob = find("references", "reference", "$secret://vault/good/absent/key");
+    assert_eq!(
+        (&bob["state"], &bob["step"]),
+        (&json!("refused"), &json!("path"))
+    );
+    let good = find("managers", "id", "vault/good");
+    assert_eq!(
+        (&good["references"], &good["problem"]),
+        (&json!(3), &Value::Null)
+    );
+    assert!(find("managers", "id", "vault/main")["problem"].is_string());
+}
+
+#[test]
+fn a_manager_that_is_used_and_not_declared_is_told_once_with_its_users() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut resources = "consumers:\n".to_owned();
+    for n in 0..12 {
+        resources.push_str(&consumer(&format!("c{n}"), "$secret://vault/main/a/key"));
+    }
+    resources.push_str(
+        "secrets:\n  - { id: vault/other, uri: 'http://127.0.0.1:1', prefix: a, \
+         token: $secret://vault/main/a/token }\n#END\n",
+    );
+    write(dir.path(), &resources);
+    let (code, said) = run(dir.path(), &["check"]);
+    assert_eq!(code, Some(1), "{said}");
+    let told: Vec<_> = said
+        .lines()
+        .filter(|line| line.contains("manager-in-use"))
+        .collect();
+    assert_eq!(told.len(), 1, "{said}");
+    for part in [
+        "secrets/vault/main",
+        "13 objects",
+        "consumers/c0",
+        "is not declared",
+    ] {
+        assert!(told[0].contains(part), "{part} in {}", told[0]);
+    }
+    // And each place besides.
+    assert_eq!(said.matches("missing-manager").count(), 12, "{said}");
 }

@@ -191,3 +191,76 @@ fn the_shipped_file_is_the_defaults_and_has_no_findings() {
         path.with_file_name("apisix.yaml")
     );
 }
+
+#[test]
+fn references_stand_only_where_they_are_resolved() {
+    for field in [
+        "apisix: {ssl: {fallback_sni: $env://NAME}}",
+        "apisix: {node_listen: $env://PORT}",
+        "apisix: {ssl: {listen: [{ip: $SECRET://a/b/c}]}}",
+        "nginx_config: {error_log: $secret://file/a/b}",
+        "plugins: [key-auth, $env://PLUGIN]",
+        "claviger: {pid_file: $ENV://PID}",
+        "claviger: {log: {redact_args: [$env://NAME]}}",
+    ] {
+        let findings = refused(field);
+        let told = findings.iter().any(|found| found.contains("bad-reference"));
+        assert!(told, "{field}: {findings:?}");
+    }
+    // What nobody reads may hold anything, and part of a text is no reference.
+    for text in [
+        "deployment: {etcd: {password: $env://ETCD}}",
+        "apisix: {data_encryption: {keyring: [$env://KEY]}}",
+        "nginx_config: {envs: [TOKEN=$env://X]}",
+        "claviger: {resources: conf/$env://X}",
+    ] {
+        let (bootstrap, _) = read(text);
+        assert!(bootstrap.declared().settings.is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn what_resources_share_is_told_with_its_place() {
+    let text = r"
+claviger:
+  secrets:
+    managers:
+      - {id: vault/main, uri: http://v, token: hunter2}
+      - {id: file/main, path: /run/secrets}
+plugin_attr:
+  redirect: {https_port: $env://PORT}
+  zipkin: {x: 1}
+apisix: {ssl: {ssl_trusted_certificate: $secret://vault/main/ca/pem}}
+deployment: {admin: {admin_key: [{name: admin, key: $secret://file/main/admin}]}}
+";
+    let (bootstrap, _) = read(text);
+    let declared = bootstrap.declared();
+    let managers = declared.managers.iter();
+    let managers: Vec<_> = managers.map(|item| (&*item.id, item.place.line)).collect();
+    assert_eq!(managers, [("vault/main", 5), ("file/main", 6)]);
+    let settings = declared.settings.iter();
+    let mut settings: Vec<_> = settings.map(|item| (&*item.id, item.place.line)).collect();
+    settings.sort_unstable();
+    let expected = [
+        ("apisix.ssl.ssl_trusted_certificate", 10),
+        ("deployment.admin", 11),
+        ("plugin_attr.redirect", 8),
+    ];
+    assert_eq!(settings, expected);
+    assert!(
+        !format!("{bootstrap:?}").contains("hunter2"),
+        "no token is printed"
+    );
+    for (managers, code) in [
+        (
+            "[{id: vault/a, uri: x}, {id: vault/a, uri: y}]",
+            "duplicate-id",
+        ),
+        ("[{id: vault}]", "invalid-id"),
+        ("[{uri: x}]", "missing-field"),
+        ("[vault/a]", "wrong-type"),
+    ] {
+        let findings = refused(&format!("claviger: {{secrets: {{managers: {managers}}}}}"));
+        assert!(findings[0].contains(code), "{managers}: {findings:?}");
+    }
+}

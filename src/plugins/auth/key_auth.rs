@@ -193,7 +193,7 @@ fn known(req: &RequestCtx<'_>, key: &[u8]) -> Option<Attached> {
     let entry = req.state.consumers.find(NAME, key)?;
     Some(Attached {
         consumer: entry.consumer.clone(),
-        credential_id: entry.credential_id.clone(),
+        credential_id: entry.credential_id().cloned(),
     })
 }
 
@@ -203,7 +203,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::consumer::{Consumer, Consumers, CredentialEntry, GroupLink, IndexBuilder};
+    use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
     use crate::plugins::testing::{Exchange, answered, body_text, built, refusal};
 
     fn consumer(name: &str, custom_id: Option<&str>) -> Arc<Consumer> {
@@ -211,36 +211,29 @@ mod tests {
             username: name.into(),
             plugins: None,
             group: GroupLink::Alone,
-            custom_id: custom_id.map(Into::into),
-            labels: None,
+            labels: custom_id.map(|id| {
+                let labels = [("custom_id".to_owned(), id.to_owned())];
+                Arc::new(labels.into())
+            }),
         })
     }
 
     /// alice by `alice-key`, bob by his credential `c1` with `bob key`, and `guest`.
     fn with_consumers(mut exchange: Exchange) -> Exchange {
         let (alice, bob) = (consumer("alice", Some("42")), consumer("bob", None));
-        let mut builder = IndexBuilder::new([1; 16]);
+        let mut index = CredentialIndex::new([1; 16]);
         let mut insert = |key: &str, consumer: &Arc<Consumer>, credential_id: Option<&str>| {
-            let entry = CredentialEntry {
-                consumer: consumer.clone(),
-                credential_id: credential_id.map(Into::into),
-                data: Arc::new(()),
-            };
-            assert!(
-                builder
-                    .insert(&Secret::from(key.to_owned()), entry)
-                    .is_none()
-            );
+            let id = credential_id.map(Into::into);
+            let entry = CredentialEntry::new(consumer.clone(), 0, id, None);
+            index.insert(&Secret::from(key.to_owned()), entry);
         };
         insert("alice-key", &alice, None);
         insert("bob key", &bob, Some("c1"));
         // Not possible through `credential`; shows that the request side refuses too.
         insert("$secret://vault/1/a/b", &alice, None);
         insert("", &alice, None);
-        let mut consumers = Consumers::default();
-        consumers.by_plugin.insert(NAME, builder.build());
-        let guest = consumer("guest", None);
-        consumers.by_name.insert("guest".into(), guest);
+        let mut consumers = Consumers::of([consumer("guest", None)].into_iter());
+        consumers.by_plugin.insert(NAME, index);
         exchange.state.consumers = Arc::new(consumers);
         exchange
     }

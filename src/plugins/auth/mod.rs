@@ -43,7 +43,7 @@ impl Fallback {
         let Some(anonymous) = &self.anonymous else {
             return refusal.clone().into();
         };
-        let Some(consumer) = req.state.consumers.by_name.get(anonymous).cloned() else {
+        let Some(consumer) = req.state.consumers.named(anonymous).cloned() else {
             log::warn!(
                 "{} failed to authenticate the request, code: 401. error: failed to get the anonymous consumer",
                 self.plugin

@@ -168,7 +168,6 @@ mod tests {
                 username: "alice".into(),
                 plugins: None,
                 group: GroupLink::Alone,
-                custom_id: None,
                 labels: None,
             }),
             credential_id: None,

@@ -4,13 +4,14 @@ mod body;
 mod text;
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::ctx::{Attempt, RequestCtx, RequestState};
 use crate::consumer::GroupLink;
-use crate::expr::{VarSource, Variable};
+use crate::expr::{Name, VarSource, Variable};
 use crate::http::{cookie, query};
 
 /// Variables of a request by its parts, for callers that have no [`RequestCtx`] at hand.
@@ -52,9 +53,7 @@ impl VarSource for ResponseVars<'_> {
             Variable::ResponseHeader(name) => {
                 self.response.headers.get(name).map(text::header_text)
             }
-            Variable::Named(name) if &**name == "status" => {
-                Some(text::status(self.response.status.as_u16()))
-            }
+            Variable::Known(Name::Status) => Some(text::status(self.response.status.as_u16())),
             _ => self.request.find(variable),
         }
     }
@@ -78,39 +77,39 @@ impl<'a> Vars<'a> {
             Variable::ResponseHeader(name) => header_var(state.response_headers.as_deref()?, name),
             Variable::PostArg(name) => body::form_field(head, state.body.as_deref()?, name),
             Variable::PostJson(path) => body::json_member(head, state.body.as_deref()?, path),
-            Variable::Capture(_) => None,
-            Variable::Named(name) => self.named(name),
+            Variable::Known(name) => self.known(*name),
+            Variable::Capture(_) | Variable::Named(_) => None,
         }
     }
 
-    fn named(self, name: &str) -> Option<Cow<'a, str>> {
+    fn known(self, name: Name) -> Option<Cow<'a, str>> {
         self.request_line(name)
+            .or_else(|| self.exchange(name))
             .or_else(|| self.connection(name))
             .or_else(|| self.gateway(name))
-            .or_else(|| self.exchange(name))
     }
 
     /// What the request line and the head say.
-    fn request_line(self, name: &str) -> Option<Cow<'a, str>> {
+    fn request_line(self, name: Name) -> Option<Cow<'a, str>> {
         let Self { head, state } = self;
         let original = state.original.as_deref();
         Some(match name {
-            "uri" | "document_uri" => Cow::Borrowed(self.path()),
-            "request_uri" => self.request_uri(),
-            "real_request_uri" => Cow::Borrowed(self.real_request_uri()),
-            "args" | "query_string" => Cow::Borrowed(head.uri.query()?),
-            "is_args" => Cow::Borrowed(if head.uri.query().is_some() { "?" } else { "" }),
-            "request_method" | "method" => Cow::Borrowed(head.method.as_str()),
-            "server_protocol" => Cow::Borrowed(protocol(head.version)),
-            "request" => {
+            Name::Uri => Cow::Borrowed(self.path()),
+            Name::RequestUri => self.request_uri(),
+            Name::RealRequestUri => Cow::Borrowed(self.real_request_uri()),
+            Name::Args => Cow::Borrowed(head.uri.query()?),
+            Name::IsArgs => Cow::Borrowed(if head.uri.query().is_some() { "?" } else { "" }),
+            Name::Method => Cow::Borrowed(head.method.as_str()),
+            Name::ServerProtocol => Cow::Borrowed(protocol(head.version)),
+            Name::Request => {
                 let method = original.map_or(&head.method, |original| &original.method);
                 let uri = self.real_request_uri();
                 Cow::Owned([method.as_str(), " ", uri, " ", protocol(head.version)].concat())
             }
-            "host" => self.host()?,
-            "content_type" => header_var(&head.headers, &header::CONTENT_TYPE)?,
-            "content_length" => header_var(&head.headers, &header::CONTENT_LENGTH)?,
-            "remote_user" => {
+            Name::Host => self.host()?,
+            Name::ContentType => header_var(&head.headers, &header::CONTENT_TYPE)?,
+            Name::ContentLength => header_var(&head.headers, &header::CONTENT_LENGTH)?,
+            Name::RemoteUser => {
                 Cow::Owned(text::basic_user(head.headers.get(header::AUTHORIZATION)?)?)
             }
             _ => return None,
@@ -118,84 +117,82 @@ impl<'a> Vars<'a> {
     }
 
     /// What the connection says.
-    fn connection(self, name: &str) -> Option<Cow<'a, str>> {
+    fn connection(self, name: Name) -> Option<Cow<'a, str>> {
         let state = self.state;
         let tls = || state.tls.as_deref();
         Some(match name {
-            "remote_addr" => Cow::Owned(state.client.ip().to_canonical().to_string()),
-            "remote_port" => text::number(state.client.port().into()),
-            "realip_remote_addr" => Cow::Owned(state.peer.ip().to_canonical().to_string()),
-            "realip_remote_port" => text::number(state.peer.port().into()),
-            "server_addr" => Cow::Owned(state.local?.ip().to_canonical().to_string()),
-            "server_port" => text::number(state.local?.port().into()),
-            "server_name" => Cow::Borrowed("_"),
-            "scheme" => Cow::Borrowed(if state.tls.is_some() { "https" } else { "http" }),
-            "https" => Cow::Borrowed(if state.tls.is_some() { "on" } else { "" }),
-            "ssl_protocol" => Cow::Borrowed(tls()?.protocol),
-            "ssl_cipher" => Cow::Borrowed(&tls()?.cipher),
-            "ssl_server_name" => Cow::Borrowed(tls()?.sni.as_deref()?),
-            "hostname" => Cow::Owned(text::hostname()),
-            "pid" => text::number(std::process::id().into()),
+            Name::RemoteAddr => text::ip(state.client.ip().to_canonical()),
+            Name::RemotePort => text::number(state.client.port().into()),
+            Name::PeerAddr => text::ip(state.peer.ip().to_canonical()),
+            Name::PeerPort => text::number(state.peer.port().into()),
+            Name::ServerAddr => text::ip(state.local?.ip().to_canonical()),
+            Name::ServerPort => text::number(state.local?.port().into()),
+            Name::ServerName => Cow::Borrowed("_"),
+            Name::Scheme => Cow::Borrowed(if state.tls.is_some() { "https" } else { "http" }),
+            Name::Https => Cow::Borrowed(if state.tls.is_some() { "on" } else { "" }),
+            Name::SslProtocol => Cow::Borrowed(tls()?.protocol),
+            Name::SslCipher => Cow::Borrowed(&tls()?.cipher),
+            Name::SslServerName => Cow::Borrowed(tls()?.sni.as_deref()?),
+            Name::Hostname => Cow::Owned(text::hostname()),
+            Name::Pid => text::number(std::process::id().into()),
             _ => return None,
         })
     }
 
     /// What the gateway found out.
-    fn gateway(self, name: &str) -> Option<Cow<'a, str>> {
+    fn gateway(self, name: Name) -> Option<Cow<'a, str>> {
         let state = self.state;
         let route = || state.route.as_deref();
         let attached = || state.consumer.as_ref();
         Some(match name {
-            "apisix_request_id" | "request_id" => text::header_text(state.request_id.as_ref()?),
-            "route_id" => Cow::Borrowed(&*route()?.id),
-            "route_name" => Cow::Borrowed(route()?.name.as_deref()?),
-            "service_id" => Cow::Borrowed(route()?.service_id.as_deref()?),
-            "service_name" => Cow::Borrowed(route()?.service_name.as_deref()?),
-            "consumer_name" => Cow::Borrowed(&*attached()?.consumer.username),
-            "consumer_group_id" => match &attached()?.consumer.group {
+            Name::RequestId => text::header_text(state.request_id.as_ref()?),
+            Name::RouteId => Cow::Borrowed(&*route()?.id),
+            Name::RouteName => Cow::Borrowed(route()?.name.as_deref()?),
+            Name::ServiceId => Cow::Borrowed(route()?.service_id.as_deref()?),
+            Name::ServiceName => Cow::Borrowed(route()?.service_name.as_deref()?),
+            Name::ConsumerName => Cow::Borrowed(&*attached()?.consumer.username),
+            Name::ConsumerGroupId => match &attached()?.consumer.group {
                 GroupLink::Member(id) => Cow::Borrowed(&**id),
                 GroupLink::Alone | GroupLink::Missing(_) => return None,
             },
-            "credential" | "credential_id" => Cow::Borrowed(attached()?.credential_id.as_deref()?),
-            "balancer_ip" => Cow::Owned(state.attempts.last()?.addr.ip().to_string()),
-            "balancer_port" => text::number(state.attempts.last()?.addr.port().into()),
+            Name::CredentialId => Cow::Borrowed(attached()?.credential_id.as_deref()?),
+            Name::BalancerIp => text::ip(state.attempts.last()?.addr.ip()),
+            Name::BalancerPort => text::number(state.attempts.last()?.addr.port().into()),
             _ => return None,
         })
     }
 
     /// What became of it: sizes, times, attempts.
-    fn exchange(self, name: &str) -> Option<Cow<'a, str>> {
+    fn exchange(self, name: Name) -> Option<Cow<'a, str>> {
         let state = self.state;
         let wall = || state.started_wall + state.request_time;
         Some(match name {
-            "status" => text::status(state.status),
-            "body_bytes_sent" => text::number(state.body_bytes_sent),
-            "bytes_sent" => text::number(state.bytes_sent),
-            "request_length" => text::number(state.bytes_received),
-            "request_time" => Cow::Owned(text::seconds(state.request_time)),
-            "time_local" => Cow::Owned(text::time_local(wall())),
-            "time_iso8601" => Cow::Owned(text::time_iso8601(wall())),
-            "msec" => Cow::Owned(text::epoch_millis(wall())),
-            "upstream_addr" => self.attempts(|attempt| Some(attempt.addr.to_string()))?,
-            "upstream_status" => {
-                self.attempts(|attempt| attempt.status.map(|status| status.to_string()))?
-            }
-            "upstream_response_time" => {
-                self.attempts(|attempt| attempt.response_time.map(text::seconds))?
-            }
-            "upstream_connect_time" => {
-                self.attempts(|attempt| attempt.connect_time.map(text::seconds))?
-            }
-            "upstream_header_time" => {
-                self.attempts(|attempt| attempt.header_time.map(text::seconds))?
-            }
+            Name::Status => text::status(state.status),
+            Name::BodyBytesSent => text::number(state.body_bytes_sent),
+            Name::BytesSent => text::number(state.bytes_sent),
+            Name::RequestLength => text::number(state.bytes_received),
+            Name::RequestTime => Cow::Owned(text::seconds(state.request_time)),
+            Name::TimeLocal => Cow::Owned(text::time_local(wall())),
+            Name::TimeIso8601 => Cow::Owned(text::time_iso8601(wall())),
+            Name::Milliseconds => Cow::Owned(text::epoch_millis(wall())),
+            Name::UpstreamAddr => self.attempts(|attempt, out| {
+                text::push_address(attempt.addr, out);
+                Some(())
+            })?,
+            Name::UpstreamStatus => self.attempts(|attempt, out| {
+                text::push_number(attempt.status?.into(), out);
+                Some(())
+            })?,
+            Name::UpstreamResponseTime => self.times(|attempt| attempt.response_time)?,
+            Name::UpstreamConnectTime => self.times(|attempt| attempt.connect_time)?,
+            Name::UpstreamHeaderTime => self.times(|attempt| attempt.header_time)?,
             // Before an upstream is chosen these are what APISIX's nginx.conf sets them to.
-            "upstream_scheme" => Cow::Borrowed(state.upstream_scheme.unwrap_or("http")),
-            "upstream_host" => match &state.upstream_host {
+            Name::UpstreamScheme => Cow::Borrowed(state.upstream_scheme.unwrap_or("http")),
+            Name::UpstreamHost => match &state.upstream_host {
                 Some(host) => Cow::Borrowed(&**host),
                 None => self.http_host()?,
             },
-            "upstream_uri" => Cow::Borrowed(match state.upstream_scheme {
+            Name::UpstreamUri => Cow::Borrowed(match state.upstream_scheme {
                 Some(_) => target(&self.head.uri),
                 None => "",
             }),
@@ -204,15 +201,24 @@ impl<'a> Vars<'a> {
     }
 
     /// One value per attempt, joined as nginx does; `None` before the first.
-    fn attempts(self, value: impl Fn(&Attempt) -> Option<String>) -> Option<Cow<'a, str>> {
-        let missing = || "-".to_owned();
-        let (first, others) = self.state.attempts.split_first()?;
-        let mut joined = value(first).unwrap_or_else(missing);
-        for attempt in others {
-            joined.push_str(", ");
-            joined.push_str(&value(attempt).unwrap_or_else(missing));
+    fn attempts(self, push: impl Fn(&Attempt, &mut String) -> Option<()>) -> Option<Cow<'a, str>> {
+        let mut joined = String::with_capacity(24);
+        for attempt in &self.state.attempts {
+            if !joined.is_empty() {
+                joined.push_str(", ");
+            }
+            if push(attempt, &mut joined).is_none() {
+                joined.push('-');
+            }
         }
-        Some(Cow::Owned(joined))
+        (!joined.is_empty()).then_some(Cow::Owned(joined))
+    }
+
+    fn times(self, time: impl Fn(&Attempt) -> Option<Duration>) -> Option<Cow<'a, str>> {
+        self.attempts(|attempt, out| {
+            text::push_seconds(time(attempt)?, out);
+            Some(())
+        })
     }
 
     fn path(self) -> &'a str {

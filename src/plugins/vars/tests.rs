@@ -151,7 +151,6 @@ fn route_and_consumer_answer() {
             username: "alice".into(),
             plugins: None,
             group: GroupLink::Member("staff".into()),
-            custom_id: None,
             labels: None,
         }),
         credential_id: Some("c1".into()),

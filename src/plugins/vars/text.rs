@@ -1,6 +1,7 @@
 //! How values are written out: numbers, times, header values.
 
 use std::borrow::Cow;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine;
@@ -28,7 +29,57 @@ pub(super) fn status(status: u16) -> Cow<'static, str> {
 
 /// Seconds with milliseconds.
 pub(super) fn seconds(time: Duration) -> String {
-    format!("{}.{:03}", time.as_secs(), time.subsec_millis())
+    let mut out = String::with_capacity(8);
+    push_seconds(time, &mut out);
+    out
+}
+
+pub(super) fn push_seconds(time: Duration, out: &mut String) {
+    push_number(time.as_secs(), out);
+    let millis = time.subsec_millis();
+    out.push_str(match millis {
+        0..10 => ".00",
+        10..100 => ".0",
+        _ => ".",
+    });
+    push_number(millis.into(), out);
+}
+
+pub(super) fn push_number(number: u64, out: &mut String) {
+    out.push_str(itoa::Buffer::new().format(number));
+}
+
+/// An address, without the detour of the formatter where it is of version 4.
+pub(super) fn ip(ip: IpAddr) -> Cow<'static, str> {
+    let mut out = String::with_capacity(16);
+    push_ip(ip, &mut out);
+    Cow::Owned(out)
+}
+
+/// Address and port.
+pub(super) fn push_address(address: SocketAddr, out: &mut String) {
+    match address {
+        SocketAddr::V4(address) => {
+            push_ip(IpAddr::V4(*address.ip()), out);
+            out.push(':');
+            push_number(address.port().into(), out);
+        }
+        SocketAddr::V6(_) => out.push_str(&address.to_string()),
+    }
+}
+
+fn push_ip(ip: IpAddr, out: &mut String) {
+    match ip {
+        IpAddr::V4(ip) => {
+            for (index, octet) in ip.octets().into_iter().enumerate() {
+                if index > 0 {
+                    out.push('.');
+                }
+                push_number(octet.into(), out);
+            }
+        }
+        IpAddr::V6(ip) => out.push_str(&ip.to_string()),
+    }
 }
 
 /// Seconds since the epoch with milliseconds.
@@ -100,6 +151,22 @@ mod tests {
         assert_eq!(time_iso8601(wall), "2023-11-14T22:13:20+00:00");
         assert_eq!(epoch_millis(wall), "1700000000.045");
         assert_eq!(seconds(Duration::from_micros(1_234_567)), "1.234");
+    }
+
+    #[test]
+    fn numbers_and_addresses_are_written_as_the_library_does() {
+        for millis in [0, 7, 45, 999, 12_034_567] {
+            let time = Duration::from_millis(millis);
+            let expected = format!("{}.{:03}", time.as_secs(), time.subsec_millis());
+            assert_eq!(seconds(time), expected);
+        }
+        for address in ["127.0.0.1:80", "255.10.0.99:65535", "[2001:db8::1]:443"] {
+            let parsed: SocketAddr = address.parse().expect("an address");
+            let mut out = String::new();
+            push_address(parsed, &mut out);
+            assert_eq!(out, address);
+            assert_eq!(ip(parsed.ip()), parsed.ip().to_string());
+        }
     }
 
     #[test]

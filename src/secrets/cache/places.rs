@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::super::manager::{FetchError, Location};
+use super::super::reference::Reference;
 
 /// The manager's answer to "where next?"; see `Manager::elsewhere`.
 pub(in crate::secrets) type Elsewhere<'a> = &'a dyn Fn(&Location, &FetchError) -> Option<Location>;
@@ -119,7 +120,8 @@ impl Places {
         {
             return Next::Go(road.first);
         }
-        let next = elsewhere(here, why).filter(|_| hops < MOST_HOPS);
+        let may_go = hops < MOST_HOPS && !Reference::is_exact(reference);
+        let next = may_go.then(|| elsewhere(here, why)).flatten();
         let Some(next) = next else {
             return match self.roads.remove(reference) {
                 Some(mut road) => {

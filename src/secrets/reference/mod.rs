@@ -121,6 +121,13 @@ impl Reference {
         has_prefix(text, SECRET_PREFIX) || env_rest(text).is_some()
     }
 
+    /// Whether a well-formed reference names its field with `#`, so that it means this document and
+    /// no other.
+    #[must_use]
+    pub fn is_exact(text: &str) -> bool {
+        text.contains('#')
+    }
+
     /// Reads a whole string as a reference.
     ///
     /// # Errors

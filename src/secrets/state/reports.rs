@@ -21,6 +21,17 @@ impl State {
         reports
     }
 
+    /// In no order.
+    pub(in crate::secrets) fn unmanaged_report(&self) -> Vec<ReferenceReport> {
+        let declared = |manager: &Arc<str>| self.managers.contains_key(manager);
+        let unmanaged = self.settled.iter();
+        let unmanaged =
+            unmanaged.filter(|(_, settled)| !settled.manager.as_ref().is_some_and(declared));
+        unmanaged
+            .map(|(text, settled)| settled_report(text, settled))
+            .collect()
+    }
+
     pub(in crate::secrets) fn manager_report(&self, now: Instant) -> Vec<ManagerReport> {
         let mut tallies = self.cache.tallies(now);
         for settled in self.settled.values() {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::history::History;
 use crate::harness::chaos::{Chaos, Climate, Dialect, Faces, Front};
 use crate::harness::moto::Moto;
-use crate::harness::{OpenBao, certs};
+use crate::harness::{Drongo, Google, OpenBao, certs};
 
 /// What keeps the documents of a place.
 pub enum Keeper {
@@ -22,6 +22,8 @@ pub enum Keeper {
     V2(Arc<OpenBao>),
     /// AWS Secrets Manager.
     Aws(Moto),
+    /// Google Secret Manager, and who guards it.
+    Gcp(Drongo, Google),
 }
 
 impl Keeper {
@@ -30,6 +32,7 @@ impl Keeper {
             Self::V1(bao) => bao.put_v1(path, fields).await,
             Self::V2(bao) => bao.put_v2(path, fields).await,
             Self::Aws(moto) => moto.put(path, &fields.to_string()).await,
+            Self::Gcp(drongo, _) => drongo.put(path, fields.to_string().as_bytes()).await,
         }
     }
 
@@ -38,6 +41,7 @@ impl Keeper {
             Self::V1(bao) => bao.delete_v1(path).await,
             Self::V2(bao) => bao.delete_v2(path).await,
             Self::Aws(moto) => moto.delete(path).await,
+            Self::Gcp(drongo, _) => drongo.set_newest(path, "disable").await,
         }
     }
 }
@@ -79,7 +83,7 @@ pub const BRIEF: u64 = 2;
 /// What a lapse may take beyond its time, on a busy machine.
 const SLACK: Duration = Duration::from_millis(2500);
 /// What a read may take; less than a stall.
-const TIMEOUT: u64 = 3;
+const TIMEOUT: u64 = 4;
 
 impl Place {
     /// Name in hosts and consumers.
@@ -163,7 +167,13 @@ pub fn hex(bytes: &[u8]) -> String {
 
 /// All places.
 pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<Place> {
-    let (plain, tls, moto) = tokio::join!(OpenBao::start(), OpenBao::start_tls(), Moto::start());
+    let (plain, tls, moto, drongo) = tokio::join!(
+        OpenBao::start(),
+        OpenBao::start_tls(),
+        Moto::start(),
+        Drongo::start()
+    );
+    let google = Google::start(&drongo);
     let (plain, tls) = (Arc::new(plain), Arc::new(tls));
     let authority = Authority::new().unwrap();
     let ca = dir.join("proxy-ca.pem");
@@ -178,7 +188,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
     let proxy =
         |bao: &OpenBao, front, climate, n| before(&bao.addr, front, Dialect::Vault, climate, n);
     let vault = |uri: String, mount: &str, token: &str, rest: &str| {
-        format!("uri: '{uri}', prefix: {mount}, token: '{token}', timeout: {TIMEOUT}{rest}")
+        format!("uri: '{uri}', prefix: {mount}, token: '{token}', {rest}")
     };
     let all = &[Use::Key, Use::Pair, Use::Tls][..];
 
@@ -188,7 +198,13 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
     let outages = Climate::Outages(Duration::from_secs(4), Duration::from_secs(2));
     let brief = proxy(&plain, Front::Http, outages, 4);
     let aws = before(&moto.addr, Front::Http, Dialect::Aws, climate, 5);
-    let trusting = |ca: &std::path::Path| format!(", tls: {{ ca: '{}' }}", ca.display());
+    let gcp = before(&google.uri(), Front::Http, Dialect::Gcp, climate, 6);
+    let mut account = google.account("gateway@test-project.iam.gserviceaccount.com");
+    account["entries_uri"] = format!("http://{}/v1", gcp.addr).into();
+    // Logins again and again.
+    google.set_life(3, Duration::from_secs(30));
+    let trusting =
+        |ca: &std::path::Path| format!("timeout: {TIMEOUT}, tls: {{ ca: '{}' }}", ca.display());
     vec![
         Place {
             id: "vault/two",
@@ -196,7 +212,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
                 format!("http://{}", two.addr),
                 "secret/two",
                 &plain.token,
-                "",
+                &format!("timeout: {TIMEOUT}"),
             ),
             prefix: "two/",
             keeper: Keeper::V2(Arc::clone(&plain)),
@@ -238,7 +254,7 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
                 format!("http://{}", brief.addr),
                 "secret/brief",
                 &plain.token,
-                "",
+                "timeout: 1",
             ),
             prefix: "brief/",
             keeper: Keeper::V2(plain),
@@ -256,6 +272,15 @@ pub async fn places(seed: u64, climate: Climate, dir: &std::path::Path) -> Vec<P
             prefix: "",
             keeper: Keeper::Aws(moto),
             proxy: aws,
+            uses: all,
+            max_stale: LONG,
+        },
+        Place {
+            id: "gcp/main",
+            fields: format!("auth_config: {account}, timeout: {TIMEOUT}"),
+            prefix: "",
+            keeper: Keeper::Gcp(drongo, google),
+            proxy: gcp,
             uses: all,
             max_stale: LONG,
         },

@@ -19,6 +19,8 @@ use crate::harness::{Behaviour, Relay, Relaying, Upstream};
 struct SecretsManager {
     moto: Moto,
     relay: Relay,
+    /// Before the impatient room alone, so that the other's circuit stays closed meanwhile.
+    faults: Relay,
 }
 
 impl Backend for SecretsManager {
@@ -64,8 +66,14 @@ impl Backend for SecretsManager {
         self.relay.set(Relaying::Pass);
     }
 
+    fn impatient(&self) -> Value {
+        let mut fields = fields(&self.faults.uri());
+        fields["timeout"] = json!(0.5);
+        fields
+    }
+
     fn relay(&self) -> Option<&Relay> {
-        Some(&self.relay)
+        Some(&self.faults)
     }
 
     fn relaying(&self, fault: Fault) -> Relaying {
@@ -96,8 +104,13 @@ fn fields(endpoint: &str) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn secrets_manager_conforms() {
     let moto = Moto::start().await;
-    let relay = Relay::start(&moto.addr, Relaying::Pass);
-    conformance(SecretsManager { moto, relay }).await;
+    let [relay, faults] = [(); 2].map(|()| Relay::start(&moto.addr, Relaying::Pass));
+    conformance(SecretsManager {
+        moto,
+        relay,
+        faults,
+    })
+    .await;
 }
 
 /// A manager by itself, and what it told.
@@ -197,6 +210,84 @@ async fn versions_labels_and_bytes_are_read_and_probed_without_a_value() {
     let login = manager.login().expect("static keys are a login");
     assert_eq!((login.method, login.ends), ("static", None));
     assert_eq!(events(&told), [Event::LoggedIn { method: "static" }]);
+}
+
+/// APISIX #13519: the longest name that exists is the secret, the rest is the field.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_name_that_exists_is_read_and_remembered() {
+    let moto = Moto::start().await;
+    moto.put("app/db", r#"{"password":"short","sub/field":"deep"}"#)
+        .await;
+    moto.put("app/db/password", "long").await;
+    moto.put("app/other/db", r#"{"password":"only"}"#).await;
+    let relay = Relay::start(&moto.addr, Relaying::Pass);
+    let room = Room::new(Duration::from_secs(300), Duration::from_millis(200));
+    assert_eq!(room.configure("aws/main", fields(&relay.uri())), []);
+    let at = |rest: &str| format!("$secret://aws/main/{rest}");
+    let expected = [
+        ("app/db/password", Ok("long")),
+        ("app/db#password", Ok("short")),
+        ("app/db/sub/field", Ok("deep")),
+        ("app/other/db/password", Ok("only")),
+        ("app/db/nowhere", Err("field not found")),
+        ("gone/db/password", Err("document not found")),
+        // Exact: `db` in `gone` is not looked for.
+        ("gone/db#password", Err("document not found")),
+    ];
+    let references = expected.map(|(rest, _)| at(rest));
+    let all: Vec<&str> = references.iter().map(String::as_str).collect();
+    let view = room.ensure(&all).await;
+    for (reference, (_, expected)) in references.iter().zip(expected) {
+        let found = text(&view, reference);
+        assert_eq!(
+            found.as_deref().map_err(String::as_str),
+            expected,
+            "{reference}"
+        );
+    }
+
+    // Found once is remembered: another look at everything asks no name that is not there.
+    let known = [&*references[2], &*references[3]];
+    room.ensure(&known).await;
+    let before = relay.count();
+    room.secrets.refresh_now();
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while relay.count() < before + 2 {
+        assert!(
+            std::time::Instant::now() < deadline,
+            "two documents are read again"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(relay.count(), before + 2, "one read per document");
+
+    // A name that appears does not take a reference that was found over.
+    moto.put("app/other/db/password", "new").await;
+    room.secrets.refresh_now();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(text(&room.secrets.view(), known[1]), Ok("only".to_owned()));
+}
+
+/// A policy for `app/db` alone denies every other name, whether it exists or not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_name_that_may_not_be_asked_for_is_shortened_too() {
+    let server = Upstream::start(Behaviour::Answer(400, DENIED.to_owned()));
+    let room = Room::new(Duration::from_secs(300), Duration::from_millis(200));
+    let fields = fields(&format!("http://{}", server.addr));
+    assert_eq!(room.configure("aws/main", fields), []);
+    let reference = "$secret://aws/main/app/db/password";
+    let view = room.ensure(&[reference]).await;
+    assert_eq!(
+        text(&view, reference),
+        Err("forbidden by the manager".to_owned())
+    );
+    let asked = |message: &crate::harness::wire::Message| {
+        let body: Value = serde_json::from_slice(&message.body).unwrap();
+        body["SecretId"].as_str().unwrap().to_owned()
+    };
+    let names: Vec<String> = server.requests().iter().map(asked).collect();
+    assert_eq!(names[..3], ["app/db/password", "app/db", "app"]);
 }
 
 /// `moto` computes each signature anew with botocore and compares.

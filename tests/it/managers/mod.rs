@@ -7,6 +7,7 @@ mod counting;
 mod engine;
 mod env;
 mod file;
+mod gcp;
 mod vault;
 
 use std::collections::BTreeSet;

@@ -180,3 +180,81 @@ fn references_to_the_environment_and_to_files_follow_their_kind() {
         assert_eq!(status_with(&gateway, old), 401, "{old} must have ended");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_changed_value_rebuilds_its_users_and_nothing_else() {
+    let bao = OpenBao::start().await;
+    let upstream = Upstream::start(Behaviour::ok());
+    let authority = Authority::new().unwrap();
+    let ca = authority.cert_pem().unwrap();
+    let issue = || certs::server(&authority, &["tls.test"]);
+    let pair = |issued: &Issued| json!({"cert": issued.cert_pem, "key": certs::key_text(issued)});
+    bao.put_v2("edge/tls", pair(&issue())).await;
+    for document in ["alice", "field", "both"] {
+        let fields = json!({"key": format!("{document}-1")});
+        bao.put_v2(&format!("edge/{document}"), fields).await;
+    }
+    let mut users = vec![
+        ("alice".to_owned(), "$secret://vault/main/alice/key"),
+        ("both".to_owned(), "$secret://vault/main/both/key"),
+    ];
+    let steady = (0..20).map(|n| format!("steady-{n}")).collect::<Vec<_>>();
+    users.extend(steady.iter().map(|name| (name.clone(), &**name)));
+    let users: Vec<_> = users.iter().map(|(name, key)| (&**name, *key)).collect();
+    let mut routes = guarded(&upstream);
+    for name in ["field", "both"] {
+        let _ = writeln!(
+            routes,
+            "  - {{ id: {name}, host: {name}.test, uri: /*, plugins: {{ response-rewrite: {{ headers: {{ set: {{ X-Down: $secret://vault/main/{name}/key }} }} }} }}, upstream: {{ type: roundrobin, nodes: {{ \"{}\": 1 }} }} }}",
+            upstream.addr
+        );
+    }
+    let resources = [
+        "secrets:\n".to_owned(),
+        vault("main", &bao.addr, "secret/edge", &bao.token, 1),
+        consumers(&users),
+        ssl(
+            "tls.test",
+            "$secret://vault/main/tls/cert",
+            "$secret://vault/main/tls/key",
+        ),
+        routes,
+    ];
+    let gateway = Gateway::start(resources.concat());
+    // What the log says of the newest configuration.
+    let built = || {
+        let log = gateway.log();
+        let line = log.lines().rfind(|line| line.contains("trigger=Secrets"));
+        let words = line.unwrap_or_default().split(' ');
+        let built: Vec<_> = words.filter(|word| word.contains("_built=")).collect();
+        built.join(" ")
+    };
+    let field = |host: &str| {
+        let reply = gateway.get(host, "/", &[]);
+        reply.header("x-down").unwrap_or_default().to_owned()
+    };
+    for (document, expected) in [
+        ("alice", "consumers_built=1 others_built=0"),
+        ("field", "consumers_built=0 others_built=1"),
+        ("both", "consumers_built=1 others_built=1"),
+    ] {
+        let value = format!("{document}-2");
+        bao.put_v2(&format!("edge/{document}"), json!({"key": value}))
+            .await;
+        wait_until("the new value is used", || match document {
+            "field" => field("field.test") == value,
+            _ => status_with(&gateway, &value) == 200,
+        });
+        wait_until(expected, || built() == expected);
+    }
+    assert_eq!(field("both.test"), "both-2");
+    let renewed = issue();
+    bao.put_v2("edge/tls", pair(&renewed)).await;
+    wait_until("the new certificate is shown", || {
+        let handshake = Connection::open_tls(gateway.https(), "tls.test", &ca);
+        handshake.expect("no handshake may fail").certificate() == der(&renewed)
+    });
+    let expected = "consumers_built=0 others_built=1";
+    wait_until(expected, || built() == expected);
+    assert_nothing_was_reloaded(&gateway);
+}

@@ -4,7 +4,6 @@
 use std::error::Error as StdError;
 use std::sync::Arc;
 
-use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_secretsmanager::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_secretsmanager::operation::describe_secret::DescribeSecretOutput;
 use aws_sdk_secretsmanager::operation::get_secret_value::GetSecretValueOutput;
@@ -14,7 +13,7 @@ use super::super::document::{Document, FieldMap, FieldValue};
 use super::super::{FetchError, Presence};
 use super::Version;
 use super::connector::Broken;
-use super::login;
+use super::login::NoCredentials;
 use crate::secrets::value::Secret;
 
 /// The secret as a document: the whole value as the field without a name, and the members of the
@@ -87,8 +86,8 @@ where
 fn of_causes(error: &(dyn StdError + 'static)) -> FetchError {
     let mut cause = Some(error);
     while let Some(link) = cause {
-        if let Some(refused) = link.downcast_ref::<CredentialsError>() {
-            return FetchError::LoginFailed(login::words(refused).into());
+        if let Some(NoCredentials(why)) = link.downcast_ref() {
+            return FetchError::LoginFailed(why.as_str().into());
         }
         if let Some(Broken(why)) = link.downcast_ref() {
             return why.clone();

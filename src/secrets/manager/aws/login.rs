@@ -1,43 +1,27 @@
-//! Credentials for AWS: those of the item, or what the SDK's default chain finds (environment,
-//! profile, web identity, container, instance). They are asked for ahead of their end; while they
-//! cannot be had again, those at hand serve until they end.
+//! The login of one manager: credentials at hand, when to ask for others, and what is told about
+//! them. They are asked for ahead of their end; while others cannot be had, those at hand serve
+//! until they end.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
-use aws_config::environment::EnvironmentVariableRegionProvider;
-use aws_config::imds;
-use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::ProfileFileRegionProvider;
-use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
-use aws_credential_types::credential_feature::AwsCredentialFeature as Feature;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{self, ProvideCredentials, future};
-use aws_sdk_secretsmanager::config::Region;
-use aws_sdk_sts::operation::assume_role::AssumeRoleError;
-use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
-use aws_smithy_async::time::TimeSource;
-use aws_smithy_types::error::metadata::ProvideErrorMetadata;
-use aws_smithy_types::retry::RetryConfig;
 
 use super::super::{BuildCtx, Login};
-use super::DEFAULT_REGION;
-use super::connector::{Broken, Connector};
+use super::chain::{self, CHAIN};
 use crate::clock::Clock;
 use crate::secrets::settings::{Event, Observer};
 
-/// The login of one manager.
+/// See the file's text.
 pub(super) struct Identity {
     id: Arc<str>,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn Observer>,
     source: Source,
-    region: Option<Region>,
-    /// Held while the chain is asked, so that a load of many documents asks once.
+    /// Held while the source is asked, so that a load of many documents asks once.
     held: tokio::sync::Mutex<Held>,
     standing: Mutex<Standing>,
 }
@@ -46,145 +30,150 @@ pub(super) struct Identity {
 pub(super) enum Source {
     /// The item's own.
     Static(Credentials),
-    /// The SDK's default chain, over this transport.
-    Chain(Connector),
+    /// Something that is asked and may give others each time.
+    Asked(Box<dyn ProvideCredentials>),
 }
 
 #[derive(Default)]
 struct Held {
     credentials: Option<Credentials>,
-    /// The chain is asked again from then on; `None` is never.
+    /// The source is asked again from then on; `None` is never.
     renew_at: Option<SystemTime>,
     asked_at: Option<SystemTime>,
+    /// When and why the source gave nothing, until it gives something.
+    failed: Option<(SystemTime, String)>,
 }
 
 impl Held {
-    /// What is at hand, unless the chain has to be asked.
-    fn current(&self, now: SystemTime, refused: bool) -> Option<Credentials> {
+    /// What is at hand, unless the source has to be asked.
+    fn current(&self, now: SystemTime, refused: bool) -> Option<&Credentials> {
+        let due = refused || self.renew_at.is_some_and(|at| at <= now);
         let paused = self.asked_at.is_some_and(|at| now < at + PAUSE);
-        let fresh = !refused && self.renew_at.is_none_or(|at| now < at);
-        self.credentials.clone().filter(|_| fresh || paused)
+        self.living(now).filter(|_| !due || paused)
+    }
+
+    fn living(&self, now: SystemTime) -> Option<&Credentials> {
+        let lives = |held: &&Credentials| held.expiry().is_none_or(|ends| now < ends);
+        self.credentials.as_ref().filter(lives)
     }
 }
 
 /// What metrics and the audit log are told.
-#[derive(Default)]
 struct Standing {
     login: Option<Login>,
-    /// AWS did not accept them: others may be to be had.
-    refused: bool,
-    said: Option<Said>,
+    opinion: Opinion,
+    /// Why there are no (other) credentials, once told.
+    failure: Option<String>,
 }
 
-#[derive(PartialEq, Eq)]
-enum Said {
-    LoggedIn,
-    Failed(String),
+/// What AWS thinks of the credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Opinion {
+    None,
+    Accepted,
+    Refused,
 }
+
+/// Why there are no credentials, as it travels inside the SDK's errors.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NoCredentials(pub(super) String);
 
 impl Identity {
-    pub(super) fn new(source: Source, region: Option<Region>, ctx: &BuildCtx<'_>) -> Self {
+    pub(super) fn new(source: Source, ctx: &BuildCtx<'_>) -> Self {
+        let method = "static";
         let login = match source {
-            Source::Static(_) => Some(Login {
-                method: STATIC,
-                ends: None,
-            }),
-            Source::Chain(_) => None,
+            Source::Static(_) => Some(Login { method, ends: None }),
+            Source::Asked(_) => None,
         };
         Self {
             id: Arc::clone(ctx.id),
             clock: Arc::clone(ctx.clock),
             observer: Arc::clone(ctx.observer),
             source,
-            region,
             held: tokio::sync::Mutex::default(),
             standing: Mutex::new(Standing {
                 login,
-                ..Standing::default()
+                opinion: Opinion::None,
+                failure: None,
             }),
         }
     }
 
     /// The login in force.
     pub(super) fn login(&self) -> Option<Login> {
-        self.standing().login
+        let standing = self.standing();
+        let refused = standing.opinion == Opinion::Refused;
+        standing.login.filter(|_| !refused)
     }
 
     /// AWS answered a call signed by these credentials.
     pub(super) fn accepted(&self) {
         let mut standing = self.standing();
-        let Some(login) = standing.login else { return };
-        if standing.said.replace(Said::LoggedIn) != Some(Said::LoggedIn) {
+        let Some(Login { method, .. }) = standing.login else {
+            return;
+        };
+        if standing.opinion != Opinion::Accepted {
+            standing.opinion = Opinion::Accepted;
+            standing.failure = None;
             drop(standing);
-            let method = login.method;
             self.observer.event(&self.id, Event::LoggedIn { method });
         }
     }
 
     /// AWS refused them, by this code.
     pub(super) fn refused(&self, code: &str) {
-        self.standing().refused = true;
-        let why = format!("AWS does not accept the credentials: {}", shown(code));
-        self.failed(why);
+        self.standing().opinion = Opinion::Refused;
+        let code = chain::shown(code);
+        self.failed(format!("AWS does not accept the credentials: {code}"));
     }
 
+    /// Tells it, unless it was the last thing told.
     fn failed(&self, why: String) {
         let mut standing = self.standing();
-        let method = match (standing.login, &self.source) {
-            (Some(login), _) => login.method,
-            (None, Source::Static(_)) => STATIC,
-            (None, Source::Chain(_)) => CHAIN,
-        };
-        let said = Some(Said::Failed(why.clone()));
-        if standing.said != said {
-            standing.said = said;
+        let method = standing.login.map_or(CHAIN, |login| login.method);
+        if standing.failure.as_ref() != Some(&why) {
+            standing.failure = Some(why.clone());
             drop(standing);
             self.observer
                 .event(&self.id, Event::LoginFailed { method, why });
         }
     }
 
-    /// The item's, else that of the environment, of the profile, or APISIX's default.
-    pub(super) async fn region(&self) -> Region {
-        if let Some(named) = &self.region {
-            return named.clone();
-        }
-        let environment = EnvironmentVariableRegionProvider::new();
-        let profile = ProfileFileRegionProvider::new();
-        let chain = RegionProviderChain::first_try(environment).or_else(profile);
-        let found = chain.region().await;
-        found.unwrap_or(Region::from_static(DEFAULT_REGION))
-    }
-
-    async fn credentials(&self) -> provider::Result {
-        let connector = match &self.source {
+    async fn credentials(&self) -> Result<Credentials, NoCredentials> {
+        let source = match &self.source {
             Source::Static(credentials) => return Ok(credentials.clone()),
-            Source::Chain(connector) => connector,
+            Source::Asked(source) => source,
         };
+        let came = self.clock.wall();
         let mut held = self.held.lock().await;
         let now = self.clock.wall();
-        let refused = self.standing().refused;
+        let refused = self.standing().opinion == Opinion::Refused;
         if let Some(credentials) = held.current(now, refused) {
-            return Ok(credentials);
+            return Ok(credentials.clone());
+        }
+        // Asked in vain while we waited: the answer is ours, too.
+        if let Some((at, why)) = &held.failed
+            && came <= *at
+        {
+            return Err(NoCredentials(why.clone()));
         }
         held.asked_at = Some(now);
-        let config = ProviderConfig::without_region()
-            .with_http_client(connector.clone())
-            .with_time_source(Wall(Arc::clone(&self.clock)))
-            .with_retry_config(RetryConfig::disabled());
-        match ask(config, self.region().await).await {
+        match source.provide_credentials().await {
             Ok(credentials) => {
                 let ends = credentials.expiry();
                 held.renew_at = ends.map(|ends| renew_at(self.clock.wall(), ends));
                 held.credentials = Some(credentials.clone());
+                held.failed = None;
                 self.obtained(&credentials);
                 Ok(credentials)
             }
             Err(error) => {
-                self.failed(words(&error));
-                let serves =
-                    |held: &Credentials| !refused && held.expiry().is_none_or(|ends| now < ends);
-                held.credentials.clone().filter(serves).ok_or(error)
+                let why = chain::words(&error);
+                self.failed(why.clone());
+                held.failed = Some((self.clock.wall(), why.clone()));
+                let serving = held.living(now).filter(|_| !refused);
+                serving.cloned().ok_or(NoCredentials(why))
             }
         }
     }
@@ -194,13 +183,12 @@ impl Identity {
             let left = ends.duration_since(self.clock.wall()).unwrap_or_default();
             self.clock.now() + left.min(LONGEST)
         });
-        let mut standing = self.standing();
-        standing.login = Some(Login {
-            method: method(credentials),
-            ends,
-        });
-        standing.refused = false;
-        standing.said = None;
+        let method = chain::method(credentials);
+        *self.standing() = Standing {
+            login: Some(Login { method, ends }),
+            opinion: Opinion::None,
+            failure: None,
+        };
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -214,21 +202,6 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// Our clock, for the SDK.
-pub(super) struct Wall(pub(super) Arc<dyn Clock>);
-
-impl TimeSource for Wall {
-    fn now(&self) -> SystemTime {
-        self.0.wall()
-    }
-}
-
-impl fmt::Debug for Wall {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Wall")
-    }
-}
-
 /// For the SDK, which holds its provider by value.
 #[derive(Debug)]
 pub(super) struct Provider(pub(super) Arc<Identity>);
@@ -238,23 +211,12 @@ impl ProvideCredentials for Provider {
     where
         Self: 'a,
     {
-        future::ProvideCredentials::new(self.0.credentials())
+        let asked = async { self.0.credentials().await };
+        future::ProvideCredentials::new(async {
+            let given: provider::Result = asked.await.map_err(CredentialsError::provider_error);
+            given
+        })
     }
-}
-
-/// Asks the SDK's default chain anew, so that a profile's files are read again. The instance's
-/// metadata address is tried once: machines that lack it must hear so within the time of a read.
-async fn ask(config: ProviderConfig, region: Region) -> provider::Result {
-    let config = config.with_region(Some(region.clone()));
-    let instance = imds::Client::builder()
-        .configure(&config)
-        .max_attempts(1)
-        .build();
-    let chain = DefaultCredentialsChain::builder()
-        .configure(config)
-        .region(region)
-        .imds_client(instance);
-    chain.build().await.provide_credentials().await
 }
 
 /// When to ask again for credentials that end then.
@@ -263,69 +225,161 @@ fn renew_at(now: SystemTime, ends: SystemTime) -> SystemTime {
     now + (left - AHEAD.min(left / 3)).max(PAUSE)
 }
 
-/// Which link of the chain gave them.
-fn method(credentials: &Credentials) -> &'static str {
-    let features = credentials.get_property::<Vec<Feature>>();
-    let features = features.map_or(&[][..], Vec::as_slice);
-    let known = |(of, _): &&(Feature, &str)| features.contains(of);
-    METHODS.iter().find(known).map_or(CHAIN, |(_, name)| name)
-}
-
-/// Why there are no credentials, without a part of an answer.
-pub(super) fn words(error: &CredentialsError) -> String {
-    if matches!(error, CredentialsError::CredentialsNotLoaded(_)) {
-        return NOWHERE.to_owned();
-    }
-    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
-    while let Some(link) = cause {
-        if let Some(Broken(why)) = link.downcast_ref() {
-            return format!("credentials are not to be had: {why}");
-        }
-        if let Some(why) = link.downcast_ref::<std::io::Error>() {
-            return format!("a file of credentials cannot be read: {}", why.kind());
-        }
-        let web = link.downcast_ref::<AssumeRoleWithWebIdentityError>();
-        let role = link.downcast_ref::<AssumeRoleError>();
-        let code = web.and_then(ProvideErrorMetadata::code);
-        if let Some(code) = code.or_else(|| role.and_then(ProvideErrorMetadata::code)) {
-            return format!("STS gives no credentials: {}", shown(code));
-        }
-        cause = link.source();
-    }
-    match error {
-        CredentialsError::InvalidConfiguration(_) => "the settings of the default chain do not fit",
-        CredentialsError::ProviderTimedOut(_) => "no credentials were given in time",
-        _ => "the answer with credentials was not understood",
-    }
-    .to_owned()
-}
-
-/// A code as AWS's are; anything else is not repeated.
-fn shown(code: &str) -> &str {
-    let plain = code.len() <= 64 && code.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    if plain { code } else { "a code of its own" }
-}
-
-const STATIC: &str = "static";
-const CHAIN: &str = "default_chain";
-
-/// The most telling first: credentials of a profile that assumes a role carry several.
-const METHODS: &[(Feature, &str)] = &[
-    (Feature::CredentialsStsAssumeRole, "assume_role"),
-    (Feature::CredentialsEnvVarsStsWebIdToken, "web_identity"),
-    (Feature::CredentialsProfileStsWebIdToken, "web_identity"),
-    (Feature::CredentialsHttp, "container"),
-    (Feature::CredentialsImds, "instance"),
-    (Feature::CredentialsProfile, "profile"),
-    (Feature::CredentialsEnvVars, "environment"),
-];
-
-const NOWHERE: &str =
-    "no credentials in environment, profile, web identity, container or instance metadata";
-
 /// Credentials are asked for again this long before they end, or in the last third of short ones.
 const AHEAD: Duration = Duration::from_secs(300);
 /// Least time between two questions while those at hand serve.
 const PAUSE: Duration = Duration::from_secs(10);
 /// Longest life that is told.
 const LONGEST: Duration = Duration::from_secs(366 * 24 * 3600);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    /// Lives of the credentials it gives, in seconds; `None` is a failure.
+    #[derive(Debug)]
+    struct Script(Arc<Mutex<VecDeque<Option<u64>>>>, SystemTime);
+
+    impl ProvideCredentials for Script {
+        fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+        where
+            Self: 'a,
+        {
+            let next = self.0.lock().expect("no panic").pop_front().flatten();
+            future::ProvideCredentials::ready(match next {
+                Some(ends) => {
+                    let expiry = self.1 + Duration::from_secs(ends);
+                    let id = format!("until-{ends}");
+                    Ok(Credentials::new(id, "key", None, Some(expiry), "test"))
+                }
+                None => Err(CredentialsError::not_loaded("hunter2")),
+            })
+        }
+    }
+
+    #[derive(Default)]
+    struct Told(Mutex<Vec<&'static str>>);
+
+    impl Observer for Told {
+        fn fetch(&self, _: &str, _: Result<(), &super::super::super::FetchError>, _: Duration) {}
+
+        fn event(&self, _: &str, event: Event) {
+            assert!(!format!("{event:?}").contains("hunter2"));
+            self.0.lock().expect("no panic").push(match event {
+                Event::LoggedIn { .. } => "in",
+                Event::LoginFailed { .. } => "failed",
+                _ => "other",
+            });
+        }
+    }
+
+    struct Fixture {
+        identity: Identity,
+        clock: Arc<ManualClock>,
+        told: Arc<Told>,
+        script: Arc<Mutex<VecDeque<Option<u64>>>>,
+    }
+
+    impl Fixture {
+        fn new(script: &[Option<u64>]) -> Self {
+            let clock = Arc::new(ManualClock::new());
+            let told = Arc::new(Told::default());
+            let script = Arc::new(Mutex::new(script.iter().copied().collect()));
+            let source = Script(Arc::clone(&script), clock.wall());
+            let shared: Arc<dyn Clock> = Arc::clone(&clock) as _;
+            let observer: Arc<dyn Observer> = Arc::clone(&told) as _;
+            let ctx = BuildCtx {
+                id: &"aws/main".into(),
+                clock: &shared,
+                trusted_ca: None,
+                observer: &observer,
+            };
+            let identity = Identity::new(Source::Asked(Box::new(source)), &ctx);
+            Self {
+                identity,
+                clock,
+                told,
+                script,
+            }
+        }
+
+        async fn given(&self) -> String {
+            match self.identity.credentials().await {
+                Ok(credentials) => credentials.access_key_id().to_owned(),
+                Err(NoCredentials(why)) => why,
+            }
+        }
+
+        fn pass(&self, secs: u64) {
+            self.clock.advance(Duration::from_secs(secs));
+        }
+
+        fn told(&self) -> Vec<&'static str> {
+            std::mem::take(&mut *self.told.0.lock().expect("no panic"))
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_are_renewed_ahead_and_old_ones_serve_while_there_are_no_others() {
+        let fixture = Fixture::new(&[Some(3600), None, None, Some(7200)]);
+        assert_eq!(fixture.given().await, "until-3600");
+        fixture.identity.accepted();
+        fixture.identity.accepted();
+        assert_eq!(fixture.told(), ["in"]);
+        let login = fixture.identity.login().expect("a login");
+        let left = login.ends.map(|ends| ends - fixture.clock.now());
+        assert_eq!(left, Some(Duration::from_secs(3600)));
+
+        fixture.pass(3299);
+        assert_eq!(fixture.given().await, "until-3600");
+        assert_eq!(
+            fixture.script.lock().expect("no panic").len(),
+            3,
+            "not asked"
+        );
+        // Two failures, ten seconds apart, are one event; the old credentials serve.
+        for _ in 0..2 {
+            fixture.pass(10);
+            for _ in 0..3 {
+                assert_eq!(fixture.given().await, "until-3600");
+            }
+        }
+        fixture.identity.accepted();
+        assert_eq!(fixture.told(), ["failed"]);
+        fixture.pass(10);
+        assert_eq!(fixture.given().await, "until-7200");
+        fixture.identity.accepted();
+        assert_eq!(fixture.told(), ["in"]);
+    }
+
+    #[tokio::test]
+    async fn ended_credentials_serve_no_longer() {
+        let fixture = Fixture::new(&[Some(600), None, None]);
+        assert_eq!(fixture.given().await, "until-600");
+        fixture.pass(595);
+        assert_eq!(fixture.given().await, "until-600");
+        fixture.pass(5);
+        assert!(fixture.given().await.starts_with("no credentials in"));
+        assert_eq!(fixture.told(), ["failed"]);
+    }
+
+    #[tokio::test]
+    async fn refused_credentials_are_replaced_without_a_storm() {
+        let fixture = Fixture::new(&[Some(3600), Some(3601), Some(3602)]);
+        assert_eq!(fixture.given().await, "until-3600");
+        fixture.identity.refused("ExpiredTokenException");
+        fixture.identity.refused("ExpiredTokenException");
+        assert_eq!(fixture.identity.login(), None);
+        assert_eq!(fixture.told(), ["failed"]);
+        assert_eq!(fixture.given().await, "until-3600");
+        fixture.pass(10);
+        assert_eq!(fixture.given().await, "until-3601");
+        fixture.identity.accepted();
+        assert_eq!(fixture.given().await, "until-3601");
+        assert_eq!(fixture.told(), ["in"]);
+        assert!(fixture.identity.login().is_some());
+    }
+}

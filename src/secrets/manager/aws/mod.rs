@@ -3,6 +3,7 @@
 //! the SDK's.
 
 mod answer;
+mod chain;
 mod connector;
 mod login;
 
@@ -21,8 +22,9 @@ use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
+use self::chain::{DefaultChain, Wall};
 use self::connector::Connector;
-use self::login::{Identity, Provider, Source, Wall};
+use self::login::{Identity, Provider, Source};
 use super::document::Document;
 use super::http::{self, HttpClient, TlsConfig};
 use super::{
@@ -81,9 +83,14 @@ fn build(config: AwsConfig, ctx: &BuildCtx<'_>) -> Result<Box<dyn Manager>, Buil
     let connector = Connector::new(HttpClient::client(&config.tls, timeout, ctx)?, timeout);
     let source = match credentials {
         Some(credentials) => Source::Static(credentials),
-        None => Source::Chain(connector.clone()),
+        None => Source::Asked(Box::new(DefaultChain {
+            connector: connector.clone(),
+            clock: Wall(Arc::clone(ctx.clock)),
+            region: region.clone(),
+        })),
     };
-    let identity = Arc::new(Identity::new(source, region, ctx));
+    let identity = Arc::new(Identity::new(source, ctx));
+    let has_region = region.is_some();
     let mut settings = Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .credentials_provider(Provider(Arc::clone(&identity)))
@@ -94,9 +101,11 @@ fn build(config: AwsConfig, ctx: &BuildCtx<'_>) -> Result<Box<dyn Manager>, Buil
         .timeout_config(TimeoutConfig::builder().operation_timeout(timeout).build())
         .retry_config(RetryConfig::disabled())
         .stalled_stream_protection(StalledStreamProtectionConfig::disabled());
+    settings.set_region(region);
     settings.set_endpoint_url(endpoint.transpose()?);
     Ok(Box::new(Aws {
         settings,
+        has_region,
         client: OnceCell::new(),
         identity,
         timeout,
@@ -161,6 +170,7 @@ fn parse_endpoint(url: &str) -> Result<String, BuildError> {
 struct Aws {
     /// Of the client, but for the region where the process decides on it.
     settings: aws_sdk_secretsmanager::config::Builder,
+    has_region: bool,
     client: OnceCell<Client>,
     identity: Arc<Identity>,
     timeout: Duration,
@@ -247,7 +257,9 @@ impl Aws {
     async fn client(&self) -> &Client {
         let make = || async {
             let mut settings = self.settings.clone();
-            settings.set_region(Some(self.identity.region().await));
+            if !self.has_region {
+                settings.set_region(Some(chain::region_of_process().await));
+            }
             Client::from_conf(settings.build())
         };
         self.client.get_or_init(make).await

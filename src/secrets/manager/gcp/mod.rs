@@ -4,6 +4,7 @@
 
 mod account;
 mod answer;
+mod exchange;
 mod login;
 
 use std::path::PathBuf;
@@ -23,7 +24,8 @@ use super::{
 };
 use crate::secrets::reference::{Key, ReferenceError};
 use account::{Account, AccountConfig, KeyFile, Overrides, is_project};
-use login::{Logins, Metadata, Session, Source};
+use exchange::{Metadata, Session, Source};
+use login::Logins;
 
 pub(in crate::secrets) const DEF: ManagerDef = ManagerDef {
     name: "gcp",

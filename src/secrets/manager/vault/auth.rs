@@ -1,12 +1,14 @@
 //! `auth`: by which method we log in, and with what. Checked here, used by `login`.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::encoded_path;
 use super::wrapping::SecretId;
-use crate::secrets::manager::{BuildError, secret_text};
+use crate::secrets::manager::{BuildError, FetchError, Step, secret_text};
+use crate::secrets::refresh::back_off;
 use crate::secrets::value::Secret;
 
 /// `auth` of an item.
@@ -126,6 +128,28 @@ impl Method {
         !matches!(self, Self::Token(_) | Self::TokenFile(_))
     }
 
+    /// Whether servers answer a row of refused logins by refusing the right ones too: by default
+    /// `OpenBao` and Vault do so for 15 minutes after five, to all who log in for the role.
+    pub(super) fn locks_out(&self) -> bool {
+        matches!(self, Self::AppRole { .. })
+    }
+
+    /// From the `failures`th failure in a row to the next try. A wrong credential must not hammer
+    /// the server, nor lock its role out; a server that was away is to be noticed soon.
+    pub(super) fn pause(&self, error: &FetchError, failures: u32, jitter: f64) -> Duration {
+        if error.step() != Step::Login {
+            return back_off(FIRST_PAUSE, failures, LONGEST_OUTAGE_PAUSE, jitter);
+        }
+        if !self.locks_out() {
+            return back_off(FIRST_PAUSE, failures, LONGEST_REFUSAL_PAUSE, jitter);
+        }
+        match failures {
+            ..=1 => Duration::from_secs(5),
+            2 => Duration::from_secs(60),
+            _ => AFTER_LOCKOUT.mul_f64(1.0 + 0.2 * jitter),
+        }
+    }
+
     /// The file a login depends on.
     pub(super) fn file(&self) -> Option<&Path> {
         match self {
@@ -154,5 +178,41 @@ fn text(field: &str, text: Option<String>, what: &str) -> Result<String, BuildEr
         .ok_or_else(|| BuildError::new(format!("auth.{field}"), format!("expected {what}")))
 }
 
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_OUTAGE_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_REFUSAL_PAUSE: Duration = Duration::from_secs(30);
+/// Longer than a lock-out, and than refused logins are counted.
+const AFTER_LOCKOUT: Duration = Duration::from_secs(16 * 60);
 /// Where Kubernetes puts a pod's own token.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount/token";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refused_logins_never_lock_a_role_out_and_outages_are_retried_soon() {
+        let secret = Secret::from("s".to_owned());
+        let approle = Method::AppRole {
+            mount: String::new(),
+            role_id: String::new(),
+            secret_id: SecretId::build(Some(secret), None, false).expect("must be accepted"),
+        };
+        let cert = Method::Cert {
+            mount: String::new(),
+            role: String::new(),
+        };
+        let refused = FetchError::LoginFailed("no".into());
+        let quarter = Duration::from_secs(15 * 60);
+        let within: Duration = (1..4).map(|nth| approle.pause(&refused, nth, 0.0)).sum();
+        assert!(
+            within > quarter,
+            "three tries in a quarter of an hour, not five"
+        );
+        assert!(approle.pause(&refused, 99, 0.0) > quarter);
+        assert!(cert.pause(&refused, 99, 0.9) <= LONGEST_REFUSAL_PAUSE);
+        for method in [approle, cert] {
+            assert!(method.pause(&FetchError::Sealed, 99, 0.9) <= LONGEST_OUTAGE_PAUSE);
+        }
+    }
+}

@@ -119,8 +119,16 @@ impl Method {
             Self::Cert { mount, .. } => (mount, "tls.client_cert and role"),
             Self::Token(_) | Self::TokenFile(_) => return FetchError::TokenRefused,
         };
+        // What a server also says where it does not want to tell which names exist.
+        let or_else = match status {
+            StatusCode::FORBIDDEN if self.locks_out() => {
+                ", or is not there, or locks the role out for a while after refused logins"
+            }
+            StatusCode::FORBIDDEN => ", or is not there",
+            _ => "",
+        };
         refused(&format!(
-            "{} at auth/{mount} does not accept {expected} (status {})",
+            "{} at auth/{mount} does not accept {expected}{or_else} (status {})",
             self.name(),
             status.as_u16()
         ))

@@ -10,6 +10,7 @@ mod kv;
 mod login;
 mod probe;
 mod session;
+mod tend;
 mod token;
 mod watch;
 mod wrapping;

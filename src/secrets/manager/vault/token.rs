@@ -1,6 +1,7 @@
 //! A token and the life it was given: when to renew it, when to log in again instead. Pure; the
 //! session keeps the times.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::HeaderValue;
@@ -16,8 +17,8 @@ pub(super) struct Token {
     pub(super) header: HeaderValue,
     /// `None` until the server was asked.
     pub(super) lease: Option<Lease>,
-    /// When the server last said whether it lives, and what.
-    pub(super) looked_up: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// When the server last said whether it lives, and what. Shared by all leases of the token.
+    pub(super) looked_up: Arc<tokio::sync::Mutex<Option<(Instant, bool)>>>,
 }
 
 impl Token {
@@ -25,8 +26,22 @@ impl Token {
         Self {
             header,
             lease,
-            looked_up: tokio::sync::Mutex::new(None),
+            looked_up: Arc::default(),
         }
+    }
+
+    /// The same token on another lease.
+    pub(super) fn with(&self, lease: Lease) -> Self {
+        Self {
+            header: self.header.clone(),
+            lease: Some(lease),
+            looked_up: Arc::clone(&self.looked_up),
+        }
+    }
+
+    /// Whether the other came of the same login.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.looked_up, &other.looked_up)
     }
 }
 
@@ -37,8 +52,10 @@ pub(super) struct Lease {
     /// `None`: it has no end.
     pub(super) ttl: Option<Duration>,
     pub(super) renewable: bool,
-    /// What it was given at first. A renewal that gives less has met the longest life.
+    /// What it was given at first.
     pub(super) full: Duration,
+    /// The last renewal gave less than that: the longest life is near.
+    pub(super) capped: bool,
 }
 
 /// What a token needs next.
@@ -60,11 +77,18 @@ impl Lease {
             ttl: None,
             renewable: false,
             full: Duration::ZERO,
+            capped: false,
         }
     }
 
     pub(super) fn ends(&self) -> Option<Instant> {
         self.ttl.map(|ttl| self.since + ttl)
+    }
+
+    /// The lease of a token that turned out not to be renewable.
+    pub(super) fn for_good(mut self) -> Self {
+        self.renewable = false;
+        self
     }
 
     /// The lease after a renewal at `since` that gave this much.
@@ -74,13 +98,10 @@ impl Lease {
             ttl: grant.ttl(),
             renewable: grant.renewable,
             full: self.full,
+            capped: grant
+                .ttl()
+                .is_some_and(|ttl| ttl < self.full.mul_f64(FULL_ENOUGH)),
         }
-    }
-
-    /// Whether it can be prolonged as if it were new.
-    fn prolongs(&self) -> bool {
-        let ttl = self.ttl.unwrap_or(Duration::MAX);
-        self.renewable && ttl >= self.full.mul_f64(FULL_ENOUGH)
     }
 
     /// `replaceable`: a login can be repeated. `jitter` in `[0, 1)` spreads the replicas of a gateway.
@@ -89,8 +110,9 @@ impl Lease {
             return Need::Nothing;
         };
         let due = self.since + ttl.mul_f64(0.55 + 0.1 * jitter);
+        let prolongs = self.renewable && !self.capped;
         let worth_renewing = self.renewable && ttl >= SHORTEST_RENEWAL;
-        match (replaceable, self.prolongs()) {
+        match (replaceable, prolongs) {
             (_, true) => Need::Renewal(due),
             (true, false) => Need::Replacement(due),
             (false, false) if worth_renewing => Need::Renewal(due),
@@ -138,6 +160,7 @@ impl Grant {
             ttl: self.ttl(),
             renewable: self.renewable,
             full: self.ttl().unwrap_or_default(),
+            capped: false,
         }
     }
 
@@ -178,6 +201,7 @@ pub(super) fn looked_up(body: &[u8], since: Instant) -> Result<Lease, FetchError
         ttl: found.expire_time.is_some().then(|| seconds(found.ttl)),
         renewable: found.renewable,
         full: seconds(full),
+        capped: false,
     })
 }
 
@@ -204,6 +228,15 @@ mod tests {
             ttl: Some(Duration::from_secs(ttl)),
             renewable,
             full: Duration::from_secs(full),
+            capped: false,
+        }
+    }
+
+    fn renewal(ttl: u64) -> Grant {
+        Grant {
+            client_token: None,
+            lease_duration: ttl,
+            renewable: true,
         }
     }
 
@@ -216,7 +249,16 @@ mod tests {
         }
         assert!(matches!(fresh.need(true, 0.999), Need::Renewal(due) if due < at(&fresh, 66)));
 
-        let capped = lease(40, 100, true);
+        // Found late in its life, it is not at the end of the longest one.
+        let late = lease(1, 100, true);
+        assert!(matches!(late.need(false, 0.0), Need::Renewal(_)));
+        let same = fresh.renewed(fresh.since, &renewal(99));
+        assert_eq!(
+            same.need(true, 0.0),
+            Need::Renewal(same.since + Duration::from_secs(99).mul_f64(0.55))
+        );
+
+        let capped = fresh.renewed(fresh.since, &renewal(40));
         assert_eq!(capped.need(true, 0.0), Need::Replacement(at(&capped, 22)));
         assert_eq!(capped.need(false, 0.0), Need::Renewal(at(&capped, 22)));
         let batch = lease(100, 100, false);
@@ -228,7 +270,7 @@ mod tests {
         let ending = lease(100, 100, false);
         let due = ending.since + Duration::from_secs(90);
         assert_eq!(ending.need(false, 0.5), Need::Warning(due));
-        let nearly = lease(1, 100, true);
+        let nearly = ending.renewed(ending.since, &renewal(1));
         assert_eq!(nearly.need(false, 0.5), Need::Warning(nearly.since));
         let root = Lease {
             ttl: None,

@@ -41,7 +41,7 @@ async fn a_sealed_and_a_stopped_server_are_passed_over() {
     // A restarted server is sealed; all of them sealed are one sealed manager.
     second.restart().await;
     first.restart().await;
-    assert_eq!(room.failures(3).await.into_iter().last(), Some("sealed"));
+    assert!(room.failures(3).await.contains("sealed"));
     assert_eq!(text(&room.secrets.view(), REFERENCE), found("one"));
     second.unseal().await;
     room.until(REFERENCE, Ok("two")).await;
