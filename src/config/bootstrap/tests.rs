@@ -161,7 +161,7 @@ fn a_clash_of_types_stops_the_start_and_names_the_place() {
         ),
         (
             "nginx_config: {http: {send_timeout: soon}}",
-            "config.yaml:1:37: error[invalid-value] nginx_config.http.send_timeout: expected a duration such as 500ms, 60s, 5m or 1h30m",
+            "config.yaml:1:37: error[invalid-value] nginx_config.http.send_timeout: expected a duration such as 500ms, 60s, 5m or 1h30m, at most 36500d",
         ),
     ] {
         assert_eq!(refused(text), [expected]);
@@ -263,4 +263,21 @@ deployment: {admin: {admin_key: [{name: admin, key: $secret://file/main/admin}]}
         let findings = refused(&format!("claviger: {{secrets: {{managers: {managers}}}}}"));
         assert!(findings[0].contains(code), "{managers}: {findings:?}");
     }
+}
+
+/// Added to a time it overflowed, and the secrets ended with a panic at the first value.
+#[test]
+fn a_duration_that_no_clock_can_say_is_refused() {
+    for text in ["9223372036854775807", "1e18", "36501d"] {
+        let found = refused(&format!(
+            "claviger: {{secrets: {{max_stale: {text}}}}}\napisix: {{lru: {{secret: {{ttl: {text}}}}}}}"
+        ));
+        let wrong = found
+            .iter()
+            .filter(|found| found.ends_with("at most 36500d"));
+        assert_eq!(wrong.count(), 2, "{text}: {found:?}");
+    }
+    let (bootstrap, _) = read("claviger: {secrets: {max_stale: 36500d}}");
+    let longest = bootstrap.claviger.secrets.max_stale;
+    assert_eq!(longest.as_secs(), 36_500 * 86_400);
 }

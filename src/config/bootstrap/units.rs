@@ -13,15 +13,19 @@ pub(super) fn duration(check: &mut Check, node: &Node) -> Option<Duration> {
         Tree::Text(text) => parse_duration(text),
         _ => return check.wrong(node, "a duration such as 60s"),
     };
+    // What is added to a time must not lead beyond what a clock can say.
+    let parsed = parsed.filter(|duration| *duration <= LONGEST);
     if parsed.is_none() {
         check.error(
             node.at,
             "invalid-value",
-            "expected a duration such as 500ms, 60s, 5m or 1h30m",
+            "expected a duration such as 500ms, 60s, 5m or 1h30m, at most 36500d",
         );
     }
     parsed
 }
+
+const LONGEST: Duration = Duration::from_secs(36_500 * 86_400);
 
 /// A number of bytes; `k`, `m` and `g` multiply by 1024 each.
 pub(super) fn size(check: &mut Check, node: &Node) -> Option<u64> {
