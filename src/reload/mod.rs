@@ -47,6 +47,8 @@ pub struct Reload {
     documents: Arc<Documents>,
     /// The values the published snapshot was made of.
     view: View,
+    /// When other reasons of missing values are to be told.
+    reasons_due: Option<Instant>,
     inventory: Inventory,
 }
 
@@ -73,6 +75,7 @@ impl Reload {
             load_wait,
             documents: Arc::new(documents),
             view: View::default(),
+            reasons_due: None,
             inventory: Inventory::default(),
         }
     }
@@ -94,6 +97,8 @@ impl Reload {
         // Something may have changed between the first snapshot and this receiver's first look.
         secrets.mark_changed();
         loop {
+            let now = self.clock.now();
+            let due = self.reasons_due.map(|at| at.saturating_duration_since(now));
             tokio::select! {
                 biased;
                 _ = shutdown.changed() => return,
@@ -101,8 +106,11 @@ impl Reload {
                     Some(()) => self.read_source().await,
                     None => return,
                 },
+                () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
+                    self.recompile(true).await;
+                }
                 changed = secrets.changed() => match changed {
-                    Ok(()) => self.recompile().await,
+                    Ok(()) => self.recompile(false).await,
                     Err(_) => return,
                 },
             }
@@ -144,9 +152,16 @@ impl Reload {
         log::info!("configuration unchanged, it stays in force: revision={revision}");
     }
 
-    async fn recompile(&mut self) {
+    /// A manager that is away gives its documents other reasons one by one, and a snapshot of other
+    /// reasons refuses the same: it waits for all of them, unless it is `ripe`.
+    async fn recompile(&mut self, ripe: bool) {
         let began = self.clock.now();
         let view = self.secrets.view();
+        if !ripe && graph::differ_in_reasons(&view, &self.view) {
+            self.reasons_due.get_or_insert(began + REASONS_WAIT);
+            return;
+        }
+        self.reasons_due = None;
         if !view.changed_since(&self.view).is_empty() {
             self.publish(view, Trigger::Secrets, began).await;
         }
@@ -308,6 +323,8 @@ fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
     (&diagnostic.object, &diagnostic.field, &diagnostic.message)
 }
 
+/// From the first other reason of a missing value to a snapshot that tells it.
+const REASONS_WAIT: Duration = Duration::from_secs(1);
 /// So many lines say nothing more.
 const MOST_LOGGED: usize = 200;
 

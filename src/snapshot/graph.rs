@@ -151,6 +151,18 @@ pub fn moved(newer: &View, older: &View) -> bool {
     changed.any(|reference| is_there(newer, reference) != is_there(older, reference))
 }
 
+/// Whether two views differ in nothing but why references have no value: what is compiled of the
+/// newer refuses and serves the same. Costs as [`moved`] does.
+#[must_use]
+pub fn differ_in_reasons(newer: &View, older: &View) -> bool {
+    let changed = newer.changed_since(older);
+    let is_there = |view: &View, reference: &str| view.resolve(reference).is_ok();
+    let mut both = changed
+        .iter()
+        .flat_map(|reference| [newer, older].map(|view| is_there(view, reference)));
+    !changed.is_empty() && !both.any(|is_there| is_there)
+}
+
 /// One finding for each manager that is referred to and not declared, naming its users. `before`
 /// is the configuration in force until now: a manager that stood in it was removed or renamed.
 #[must_use]

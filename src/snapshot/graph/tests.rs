@@ -100,3 +100,25 @@ fn a_reference_names_its_manager_or_none() {
         assert_eq!(manager_of(reference), expected, "{reference}");
     }
 }
+
+/// Each document of a manager that was away gave a snapshot, a log line and an audit line of its
+/// own whenever the words of its error changed.
+#[test]
+fn other_reasons_of_missing_values_are_told_from_all_that_changes_who_is_served() {
+    let value = |version| {
+        let value = std::sync::Arc::new(crate::secrets::Secret::from("v".to_owned()));
+        Ok(crate::secrets::Resolved { value, version })
+    };
+    let none = |why: &str| Err(Unresolved::because(why));
+    let view = |a, b| View::new([("$env://A".into(), a), ("$env://B".into(), b)].into());
+    let before = view(value(1), none("down"));
+    for (after, reasons_alone) in [
+        (view(value(1), none("timed out")), true),
+        (view(value(1), none("down")), false),
+        (view(value(2), none("timed out")), false),
+        (view(none("gone"), none("timed out")), false),
+        (view(value(1), value(2)), false),
+    ] {
+        assert_eq!(differ_in_reasons(&after, &before), reasons_alone);
+    }
+}
