@@ -139,15 +139,23 @@ fn duplicate(later: &Slot<'_>, earlier: &Slot<'_>) -> Diagnostic {
 /// Keeps of a broken item what is needed to refuse in its place, and tells where that is nothing.
 fn refuse(documents: &mut Documents, slot: &Slot<'_>) {
     *documents.refused.entry(slot.item.kind.key()).or_default() += 1;
-    let unread = |field: &str| {
-        let mut findings = slot.item.findings.iter();
-        findings.any(|finding| finding.field.starts_with(field))
+    let errors = || {
+        let findings = slot.item.findings.iter();
+        findings.filter(|finding| finding.severity == Severity::Error)
+    };
+    let wrong = |field: &str| errors().any(|finding| finding.field.starts_with(field));
+    // A list where one text was expected, or the other way round, could be read all the same.
+    let in_part = |field: &str| {
+        errors().any(|finding| {
+            let entry = finding.field.starts_with(field) && finding.field.contains('.');
+            entry || finding.field == field && finding.code == "invalid-value"
+        })
     };
     let lost = match (&slot.item.declared, slot.item.kind) {
         (Declared::Route(route), _) if !route.enabled => None,
         // A route whose hosts cannot be read could match no request, so it takes none either.
         (Declared::Route(route), _)
-            if !route.uris.is_empty() && !(route.hosts.is_empty() && unread("host")) =>
+            if !route.uris.is_empty() && !(route.hosts.is_empty() && wrong("host")) =>
         {
             documents.refused_routes.push(RefusedRoute {
                 id: slot.id.clone(),
@@ -155,17 +163,18 @@ fn refuse(documents: &mut Documents, slot: &Slot<'_>) {
                 place: slot.place(),
                 matches: route.clone(),
             });
-            (unread("host") || unread("uri")).then_some(ROUTE_IN_PART)
+            (in_part("host") || in_part("uri")).then_some(ROUTE_IN_PART)
         }
         (_, Kind::Routes) => Some(ROUTE_LOST),
         (Declared::Service(service), _) => {
             documents.refused_services.push(slot.of(service));
-            unread("hosts").then_some(SERVICE_LOST)
+            let lost = service.hosts.is_empty() && wrong("hosts");
+            (lost || in_part("hosts")).then_some(SERVICE_LOST)
         }
         (Declared::Ssl(ssl), _) if ssl.kind == SslKind::Client || !ssl.enabled => None,
         (Declared::Ssl(ssl), _) if !ssl.snis.is_empty() => {
             documents.refused_ssls.push(slot.of(ssl));
-            unread("sni").then_some(NAMES_IN_PART)
+            in_part("sni").then_some(NAMES_IN_PART)
         }
         (_, Kind::Ssls) => Some(NAMES_LOST),
         (_, Kind::GlobalRules) => {
