@@ -154,16 +154,17 @@ fn refuse(documents: &mut Documents, slot: &Slot<'_>) {
     let lost = match (&slot.item.declared, slot.item.kind) {
         (Declared::Route(route), _) if !route.enabled => None,
         // A route whose hosts cannot be read could match no request, so it takes none either.
-        (Declared::Route(route), _)
-            if !route.uris.is_empty() && !(route.hosts.is_empty() && wrong("host")) =>
-        {
+        (Declared::Route(route), _) if route.uris.is_empty() => Some(ROUTE_LOST),
+        (Declared::Route(route), _) if route.hosts.is_empty() && wrong("host") => Some(ROUTE_LOST),
+        (Declared::Route(route), _) => {
             documents.refused_routes.push(RefusedRoute {
                 id: slot.id.clone(),
                 index: slot.index,
                 place: slot.place(),
                 matches: route.clone(),
             });
-            (in_part("host") || in_part("uri")).then_some(ROUTE_IN_PART)
+            let of_service = route.hosts.is_empty() && wrong("service_id");
+            (of_service || in_part("host") || in_part("uri")).then_some(ROUTE_IN_PART)
         }
         (_, Kind::Routes) => Some(ROUTE_LOST),
         (Declared::Service(service), _) => {
