@@ -17,7 +17,7 @@ use crate::config::bootstrap::{Bootstrap, BootstrapError};
 use crate::config::source::{Source, SourceOptions};
 use crate::diagnostic::{Diagnostic, Severity};
 use crate::reload;
-use crate::secrets::{ProbeReport, Secrets, View};
+use crate::secrets::{ProbeFault, ProbeReport, Secrets, View};
 use crate::server;
 use crate::snapshot::graph::{self, Graph};
 use crate::snapshot::{Snapshot, compile, references};
@@ -35,6 +35,32 @@ pub struct CheckArgs {
     /// can answer without; a token that may not read values is enough.
     #[arg(long)]
     resolve: bool,
+    /// Also read the values, and tell those that cannot be used where they stand: a key that does
+    /// not fit its certificate, a text where an address should be. Asks as `--resolve` does about
+    /// what cannot be read; needs a token that may read values, and prints none.
+    #[arg(long)]
+    values: bool,
+}
+
+/// What managers are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asking {
+    /// Nothing.
+    Nobody,
+    /// Whether references would resolve.
+    Presence,
+    /// The values.
+    Values,
+}
+
+impl CheckArgs {
+    fn asking(&self) -> Asking {
+        match (self.values, self.resolve) {
+            (true, _) => Asking::Values,
+            (false, true) => Asking::Presence,
+            (false, false) => Asking::Nobody,
+        }
+    }
 }
 
 /// Prints the findings. 0: none that refuses; 1: some; 2 (an error): could not run.
@@ -53,7 +79,7 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         .resources
         .clone()
         .unwrap_or_else(|| bootstrap.resources_path());
-    match Checked::new(&bootstrap, &resources, args.resolve)? {
+    match Checked::new(&bootstrap, &resources, args.asking())? {
         Checked::Unparsable(diagnostic) => findings.push(diagnostic),
         Checked::Compiled(compiled) => findings.extend(compiled.diagnostics()),
     }
@@ -94,7 +120,8 @@ pub(super) struct Compiled {
     pub(super) documents: Documents,
     pub(super) snapshot: Snapshot,
     pub(super) graph: Graph,
-    /// What the managers said, where they were asked. Sorted by reference.
+    /// What the managers said, where they were asked; where values were read, of the references
+    /// without. Sorted by reference.
     pub(super) probes: Option<Vec<ProbeReport>>,
     /// Findings about managers.
     pub(super) managers: Vec<Diagnostic>,
@@ -142,11 +169,14 @@ impl Compiled {
 }
 
 impl Checked {
-    /// Reads, compiles and, when asked to, resolves.
+    /// Reads, asks the managers as far as it is to, and compiles.
+    ///
+    /// # Errors
+    /// Nothing could be begun: settings of `config.yaml` cannot be used, or there is no runtime.
     pub(super) fn new(
         bootstrap: &Bootstrap,
         resources: &Path,
-        resolve: bool,
+        asking: Asking,
     ) -> anyhow::Result<Self> {
         let options = SourceOptions {
             max_bytes: bootstrap.claviger.max_resource_bytes,
@@ -168,12 +198,17 @@ impl Checked {
         let runtime = runtime.context("cannot start a runtime")?;
         let graph = Graph::of(&documents);
         let managers = reload::configure(&documents, &secrets, None);
-        let (view, probes) = if resolve {
-            let (view, probes) =
-                runtime.block_on(ask(&secrets, &graph, bootstrap.claviger.secrets.load_wait));
-            (view, Some(probes))
-        } else {
-            (View::default(), None)
+        let wait = bootstrap.claviger.secrets.load_wait;
+        let (view, probes) = match asking {
+            Asking::Nobody => (View::default(), None),
+            Asking::Presence => {
+                let (view, probes) = runtime.block_on(ask(&secrets, &graph, wait));
+                (view, Some(probes))
+            }
+            Asking::Values => {
+                let (view, probes) = runtime.block_on(read(&secrets, &graph));
+                (view, Some(probes))
+            }
         };
         let snapshot = compile::compile(&documents, &view, None, &env, clock.wall());
         Ok(Self::Compiled(Box::new(Compiled {
@@ -190,11 +225,31 @@ impl Checked {
 /// so that what it holds is checked by the rules of literals too. (And from managers that keep the
 /// credentials of others, which are waited for.)
 async fn ask(secrets: &Arc<Secrets>, graph: &Graph, wait: Duration) -> (View, Vec<ProbeReport>) {
-    let references: BTreeSet<_> = graph.by_reference().into_keys().cloned().collect();
+    let references = all_references(graph);
     let of_env = |reference: &&Arc<str>| graph::manager_of(reference) == Some("env");
     let env = references.iter().filter(of_env).cloned().collect();
     let view = secrets.ensure(&env, wait).await;
     (view, secrets.probe(&references).await)
+}
+
+/// Reads the values, and asks about those that could not be read, so that the step which failed is
+/// told. A manager that is down is given up on after a few tries.
+async fn read(secrets: &Arc<Secrets>, graph: &Graph) -> (View, Vec<ProbeReport>) {
+    let mut references = all_references(graph);
+    let view = secrets.ensure(&references, LONGEST_READ).await;
+    references.retain(|reference| view.resolve(reference).is_err());
+    let mut probes = secrets.probe(&references).await;
+    for probe in probes.iter_mut().filter(|probe| probe.result.is_ok()) {
+        if let Err(unresolved) = view.resolve(&probe.reference) {
+            let why = format!("is there, and cannot be read: {unresolved}").into();
+            probe.result = Err(ProbeFault { step: None, why });
+        }
+    }
+    (view, probes)
+}
+
+fn all_references(graph: &Graph) -> BTreeSet<Arc<str>> {
+    graph.by_reference().into_keys().cloned().collect()
 }
 
 fn report(findings: &[Diagnostic]) -> anyhow::Result<ExitCode> {
@@ -214,3 +269,6 @@ fn report(findings: &[Diagnostic]) -> anyhow::Result<ExitCode> {
         ExitCode::SUCCESS
     })
 }
+
+/// Each read has its manager's time limit; this bounds their number.
+const LONGEST_READ: Duration = Duration::from_secs(600);

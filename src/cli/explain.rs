@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::ConfigArgs;
-use super::check::{Checked, Compiled};
+use super::check::{Asking, Checked, Compiled};
 use super::run::load;
 use crate::secrets::{Presumed, ProbeReport};
 use crate::snapshot::graph::{self, Use, manager_of};
@@ -44,7 +44,7 @@ pub fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
         .clone()
         .unwrap_or_else(|| bootstrap.resources_path());
     let mut out = std::io::stdout().lock();
-    let compiled = match Checked::new(&bootstrap, &resources, true)? {
+    let compiled = match Checked::new(&bootstrap, &resources, Asking::Presence)? {
         Checked::Unparsable(diagnostic) => {
             writeln!(out, "{diagnostic}")?;
             return Ok(ExitCode::FAILURE);

@@ -5,7 +5,7 @@ mod inventory;
 mod publish;
 mod status;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -79,7 +79,7 @@ impl Reload {
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
     pub async fn first(&mut self) {
-        let view = ensure(&self.documents, None, &self.secrets, self.load_wait).await;
+        let view = self.ensure(None).await;
         let began = self.clock.now();
         self.publish(view, Trigger::Source, began).await;
     }
@@ -116,13 +116,25 @@ impl Reload {
             Ok(documents) if documents.content == self.documents.content => self.keep(),
             Ok(documents) => {
                 let before = std::mem::replace(&mut self.documents, Arc::new(documents));
-                let before = Some(&*before);
-                let view = ensure(&self.documents, before, &self.secrets, self.load_wait).await;
+                let view = self.ensure(Some(before)).await;
                 let began = self.clock.now();
                 self.publish(view, Trigger::Source, began).await;
             }
             Err(error) => self.reject(&error),
         }
+    }
+
+    /// Makes the documents' references the ones in use and waits for their values.
+    async fn ensure(&self, before: Option<Arc<Documents>>) -> View {
+        let (documents, secrets) = (Arc::clone(&self.documents), Arc::clone(&self.secrets));
+        // Managers read files that their fields name, and parse what is trusted.
+        let references = blocking(move || {
+            for finding in configure(&documents, &secrets, before.as_deref()) {
+                log::error!("{finding}");
+            }
+            references::references(&documents)
+        });
+        self.secrets.ensure(&references.await, self.load_wait).await
     }
 
     /// The files say what is in force already: nothing is made anew.
@@ -198,20 +210,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
         // The runtime cancels no blocking task that has begun, so it panicked: go on panicking.
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
-}
-
-/// Makes the documents' references the ones in use and waits for their values.
-async fn ensure(
-    documents: &Documents,
-    before: Option<&Documents>,
-    secrets: &Arc<Secrets>,
-    wait: Duration,
-) -> View {
-    for finding in configure(documents, secrets, before) {
-        log::error!("{finding}");
-    }
-    let references: BTreeSet<Arc<str>> = references::references(documents);
-    secrets.ensure(&references, wait).await
 }
 
 /// Declares the documents' managers to the secrets. Returns those that cannot be used, and those

@@ -49,6 +49,26 @@ pub(super) struct Workshop<'a> {
     pub(super) observer: &'a Arc<dyn Observer>,
 }
 
+/// The same, to be carried off.
+#[derive(Clone)]
+pub(super) struct Workbench {
+    pub(super) settings: Arc<SecretsSettings>,
+    pub(super) env: Arc<Env>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) observer: Arc<dyn Observer>,
+}
+
+impl Workbench {
+    pub(super) fn shop(&self) -> Workshop<'_> {
+        Workshop {
+            settings: &self.settings,
+            env: &self.env,
+            clock: &self.clock,
+            observer: &self.observer,
+        }
+    }
+}
+
 /// Clocks that any manager may override.
 #[derive(Deserialize)]
 struct Timing {

@@ -167,6 +167,15 @@ pub(super) fn read(specs: &[ManagerSpec], current: &Managers, shop: Workshop<'_>
     staged
 }
 
+/// Declarations that were refused, in their order.
+pub(super) fn problems(specs: &[ManagerSpec], managers: &Managers) -> Vec<ManagerProblem> {
+    let problem = |spec: &ManagerSpec| match &managers.get(&spec.id)?.standing {
+        Standing::Refused(problem) => Some(problem.clone()),
+        _ => None,
+    };
+    specs.iter().filter_map(problem).collect()
+}
+
 impl Installed {
     fn declared(spec: &ManagerSpec, fingerprint: Digest, shop: Workshop<'_>) -> Self {
         let template = Template::of(spec, shop);

@@ -51,10 +51,13 @@ pub struct Secrets {
     wake: Notify,
 }
 
+/// The guard of a manager's watch, once there is one. Both end when it is dropped.
+type Watching = tokio::task::JoinHandle<Option<Box<dyn Any + Send>>>;
+
 /// What runs beside a manager's reads, so that it is started once. It ends when dropped.
 pub(crate) struct Beside {
     runner: Arc<Runner>,
-    _watch: Option<Box<dyn Any + Send>>,
+    _watch: Watching,
     _tending: Tending,
 }
 
@@ -86,10 +89,16 @@ impl Secrets {
     /// `ensure` is not told of them; until they have values the manager waits, and so do its
     /// references.
     ///
-    /// Reads files that fields name (`tls.ca`), so it may block for a moment.
+    /// Reads files that fields name (`tls.ca`), so it may block for a moment; nothing else of the
+    /// room waits for it.
     #[must_use]
-    pub fn configure(&self, managers: &[ManagerSpec]) -> Vec<ManagerProblem> {
-        self.state().configure(managers)
+    pub fn configure(&self, specs: &[ManagerSpec]) -> Vec<ManagerProblem> {
+        let (current, workbench) = self.state().workbench();
+        // What is replaced meanwhile is seen to when this comes into force.
+        let staged = managers::read(specs, &current, workbench.shop());
+        let problems = managers::problems(specs, &staged);
+        self.state().stage(staged);
+        problems
     }
 
     /// Makes these the references in use, fetches what is missing, and waits for it at most
@@ -294,8 +303,10 @@ impl Secrets {
             if known.any(|one| Arc::ptr_eq(&runner, &one.runner)) {
                 continue;
             }
+            let (watched, secrets) = (Arc::clone(&runner), Arc::clone(self));
             beside.push(Beside {
-                _watch: runner.watch(self),
+                // A folder may be large, or a mount that hangs: the loop must not wait for it.
+                _watch: tokio::task::spawn_blocking(move || watched.watch(&secrets)),
                 _tending: runner.tend(),
                 runner,
             });

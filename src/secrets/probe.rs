@@ -69,6 +69,8 @@ struct Pending {
     runner: Arc<Runner>,
     key: Key,
     location: Location,
+    /// The most telling refusal on the way, and where it was met.
+    worst: Option<(FetchError, Location)>,
 }
 
 /// How often a manager failed as a whole since it last answered, and how.
@@ -162,6 +164,7 @@ impl Secrets {
                         runner,
                         key: key.clone(),
                         location,
+                        worst: None,
                     }),
                     Err((step, why)) => {
                         report.result = fault(step, why);
@@ -186,8 +189,10 @@ async fn probe_all(mut pending: Vec<Pending>, reports: &mut Vec<ProbeReport>) {
             .filter_map(|one| settle(one, &found, reports))
             .collect();
     }
-    let nowhere = || Err(fault_of(&FetchError::NotFound));
-    reports.extend(pending.iter().map(|one| report(one, None, nowhere())));
+    let nowhere = pending
+        .into_iter()
+        .map(|one| one.refused(&FetchError::NotFound));
+    reports.extend(nowhere);
 }
 
 type Answers = HashMap<Asked, Result<Presence, FetchError>>;
@@ -255,10 +260,11 @@ fn settle(mut one: Pending, found: &Answers, reports: &mut Vec<ProbeReport>) -> 
             if !Reference::is_exact(&one.reference)
                 && let Some(elsewhere) = one.runner.manager.elsewhere(&one.location, error)
             {
+                one.note(error);
                 one.location = elsewhere;
                 return Some(one);
             }
-            reports.push(report(&one, None, Err(fault_of(error))));
+            reports.push(one.refused(error));
             None
         }
     }
@@ -306,6 +312,28 @@ fn report(
 }
 
 impl Pending {
+    fn note(&mut self, error: &FetchError) {
+        let worst = self.worst.as_ref();
+        if worst.is_none_or(|(worst, _)| error.tells_more_than(worst)) {
+            self.worst = Some((error.clone(), self.location.clone()));
+        }
+    }
+
+    /// There is no further place. What is no answer says only that nothing is known, and stands.
+    fn refused(mut self, last: &FetchError) -> ProbeReport {
+        if !last.is_authoritative() {
+            return report(&self, None, Err(fault_of(last)));
+        }
+        self.note(last);
+        match self.worst.take() {
+            Some((error, place)) => {
+                self.location = place;
+                report(&self, None, Err(fault_of(&error)))
+            }
+            None => report(&self, None, Err(fault_of(last))),
+        }
+    }
+
     fn asked(&self) -> Asked {
         Asked {
             manager: Arc::clone(&self.key.manager),

@@ -130,6 +130,22 @@ pub enum Event {
         /// Why.
         why: Arc<str>,
     },
+    /// As `Refused`, of references beyond those that were told of singly within some seconds.
+    RefusedMany {
+        /// How many.
+        count: u64,
+        /// The first of them, as written.
+        first: Vec<Arc<str>>,
+        /// Why.
+        why: Arc<str>,
+    },
+    /// References that `RefusedMany` counted have a value.
+    AdoptedMany {
+        /// How many.
+        count: u64,
+        /// The first of them, as written.
+        first: Vec<Arc<str>>,
+    },
 }
 
 /// Who is told about reads and events. Called on the room's own tasks: it must not block.

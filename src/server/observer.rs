@@ -38,8 +38,10 @@ impl SecretObserver {
             Event::LoggedIn { method } => metrics.logged_in(manager, method, "accepted"),
             Event::Renewed { method } => metrics.logged_in(manager, method, "renewed"),
             Event::LoginFailed { method, .. } => metrics.logged_in(manager, method, "failed"),
-            Event::Adopted { .. } => metrics.adopted(manager),
-            Event::Refused { .. } => metrics.refused(manager),
+            Event::Adopted { .. } => metrics.adopted(manager, 1),
+            Event::AdoptedMany { count, .. } => metrics.adopted(manager, *count),
+            Event::Refused { .. } => metrics.refused(manager, 1),
+            Event::RefusedMany { count, .. } => metrics.refused(manager, *count),
             Event::ManagerRemoved => metrics.forget(manager),
             _ => {}
         }
@@ -77,5 +79,21 @@ fn told(event: Event) -> (&'static str, Vec<(&'static str, Text)>) {
             "refused",
             vec![("reference", reference.into()), ("why", why.into())],
         ),
+        Event::RefusedMany { count, first, why } => (
+            "refused_many",
+            vec![
+                ("count", count.into()),
+                ("first", listed(&first)),
+                ("why", why.into()),
+            ],
+        ),
+        Event::AdoptedMany { count, first } => (
+            "adopted_many",
+            vec![("count", count.into()), ("first", listed(&first))],
+        ),
     }
+}
+
+fn listed(references: &[Arc<str>]) -> Text {
+    references.join(", ").into()
 }

@@ -59,6 +59,53 @@ fn verify(gateway: &Gateway, arguments: &[&str]) -> (i32, String) {
     (done.status.code().expect("it ends by itself"), said)
 }
 
+/// One manager that is away must not fill the log, nor push out what else is to be kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn many_references_without_value_are_some_lines_and_a_count() {
+    let bao = OpenBao::start().await;
+    let names: Vec<String> = (0..130).map(|n| format!("k{n}")).collect();
+    let mut text = resources(&bao, &bao.token, &[]);
+    for name in &names {
+        text.push_str(&format!(
+            "  - {{ username: {name}, plugins: {{ key-auth: {{ key: $secret://vault/main/many/{name} }} }} }}\n"
+        ));
+    }
+    let gateway = builder("{ path: audit.log }")
+        .resources(text)
+        .unready()
+        .start();
+    let log = path(&gateway);
+    let told = |event: &str| {
+        let lines = lines(&log)
+            .into_iter()
+            .filter(|line| line["event"] == event);
+        lines.collect::<Vec<_>>()
+    };
+    wait_until("all refusals are recorded", || {
+        !told("refused_many").is_empty()
+    });
+    let many = told("refused_many");
+    assert_eq!((told("refused").len(), many.len()), (50, 1), "{many:?}");
+    assert_eq!(many[0]["count"], 80);
+    assert_eq!(many[0]["why"], "document not found");
+    let first = many[0]["first"].as_str().unwrap();
+    assert_eq!(first.split(", ").count(), 10, "{first}");
+    assert!(first.starts_with("$secret://vault/main/many/k"), "{first}");
+
+    let document: serde_json::Map<String, Value> = names
+        .iter()
+        .map(|name| (name.clone(), json!(format!("value-of-{name}"))))
+        .collect();
+    bao.put_v2("edge/many", Value::Object(document)).await;
+    wait_until("that they have values is recorded", || {
+        !told("adopted_many").is_empty()
+    });
+    assert_eq!(told("adopted").len(), 50);
+    assert_eq!(told("adopted_many")[0]["count"], 80);
+    let (code, said) = verify(&gateway, &[log.to_str().unwrap()]);
+    assert_eq!(code, 0, "{said}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn what_happens_to_secrets_is_recorded_without_a_value() {
     let bao = OpenBao::start().await;

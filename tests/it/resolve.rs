@@ -5,10 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Output;
 
+use claviger::tls::dev::Authority;
 use serde_json::{Value, json};
 
 use crate::harness::gateway::program;
-use crate::harness::{OpenBao, ports};
+use crate::harness::{OpenBao, certs, ports};
 
 fn write(dir: &Path, resources: &str) {
     fs::write(
@@ -291,4 +292,100 @@ fn a_manager_that_is_used_and_not_declared_is_told_once_with_its_users() {
     }
     // And each place besides.
     assert_eq!(said.matches("missing-manager").count(), 12, "{said}");
+}
+
+/// A token that may read documents, but for those under `hidden`, of which it may see the fields.
+const READS: &str = r#"
+path "secret/data/edge/*" { capabilities = ["read"] }
+path "secret/subkeys/edge/*" { capabilities = ["read"] }
+path "secret/data/edge/hidden" { capabilities = ["deny"] }
+path "sys/internal/ui/mounts/*" { capabilities = ["read"] }
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn values_that_cannot_be_used_are_told_by_the_rules_words() {
+    let bao = OpenBao::start().await;
+    let dir = tempfile::tempdir().unwrap();
+    let authority = Authority::new().unwrap();
+    let [issued, other] = [(); 2].map(|()| certs::server(&authority, &["a.test", "b.test"]));
+    let pem = json!({
+        "cert": issued.cert_pem,
+        "key": certs::key_text(&issued),
+        "other": certs::key_text(&other),
+    });
+    bao.put_v2("edge/tls", pem).await;
+    bao.put_v2(
+        "edge/app",
+        json!({"key": "value-of-app", "net": "10.0.0.0/8"}),
+    )
+    .await;
+    bao.put_v2("edge/hidden", json!({"key": "value-of-hidden"}))
+        .await;
+    let token = bao.token_with("reads", READS).await;
+    let plugin =
+        |id: &str, plugins: &str| format!("  - {{ id: {id}, plugins: {{ {plugins} }} }}\n");
+    let at = "$secret://vault/main";
+    let resources = format!(
+        "secrets:\n  - {{ id: vault/main, uri: '{}', prefix: secret/edge, kv_version: 2, token: '{token}' }}\n\
+         consumers:\n{}{}{}{}ssls:\n\
+         \x20 - {{ id: fits, sni: a.test, cert: {at}/tls/cert, key: {at}/tls/key }}\n\
+         \x20 - {{ id: pair, sni: b.test, cert: {at}/tls/cert, key: {at}/tls/other }}\n\
+         \x20 - {{ id: text, sni: c.test, cert: {at}/app/key, key: {at}/tls/key }}\n\
+         plugin_configs:\n{}{}{}#END\n",
+        bao.addr,
+        consumer("alice", &format!("{at}/app/key")),
+        consumer("hidden", &format!("{at}/hidden/key")),
+        consumer("gone", &format!("{at}/gone/key")),
+        consumer("field", &format!("{at}/app/other")),
+        plugin(
+            "net",
+            &format!("ip-restriction: {{ whitelist: ['{at}/app/net'] }}")
+        ),
+        plugin(
+            "no-net",
+            &format!("ip-restriction: {{ whitelist: ['{at}/app/key'] }}")
+        ),
+        plugin(
+            "env-net",
+            "ip-restriction: { whitelist: [$env://CLAVIGER_TEST_SET] }"
+        ),
+    );
+    write(dir.path(), &resources);
+
+    let (code, said) = run(dir.path(), &["check", "--resolve"]);
+    assert_eq!(code, Some(1), "{said}");
+    for misfit in ["ssls/pair", "ssls/text", "plugin_configs/no-net"] {
+        assert!(!said.contains(misfit), "{misfit} is not looked at: {said}");
+    }
+    let (code, said) = run(dir.path(), &["check", "--values"]);
+    assert_eq!(code, Some(1), "{said}");
+    let told = [
+        ("ssls/pair", "does not belong"),
+        ("ssls/text", "expected PEM of 128 to 65536 characters"),
+        ("plugin_configs/no-net", "ip-restriction"),
+        ("plugin_configs/env-net", "ip-restriction"),
+        ("consumers/gone", "path: document not found"),
+        ("consumers/field", "field: field not found"),
+        (
+            "consumers/hidden",
+            "is there, and cannot be read: forbidden by the manager",
+        ),
+    ];
+    for (object, why) in told {
+        let line = said.lines().find(|line| line.contains(object));
+        let line = line.unwrap_or_else(|| panic!("{object} must be told: {said}"));
+        assert!(
+            line.contains("apisix.yaml:") && line.contains(why),
+            "{line}"
+        );
+    }
+    assert!(
+        said.contains(&format!("{} error(s), 0 warning(s)", told.len())),
+        "and nothing else: {said}"
+    );
+    let keys = [&issued, &other].map(certs::key_text);
+    let secret_lines = keys.iter().flat_map(|pem| pem.lines());
+    for line in secret_lines.filter(|line| !line.starts_with("-----")) {
+        assert!(!said.contains(line), "a key was said");
+    }
 }

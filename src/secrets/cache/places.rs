@@ -149,20 +149,10 @@ impl Places {
 impl Road {
     fn note(&mut self, why: &FetchError) -> &FetchError {
         let worst = self.worst.get_or_insert_with(|| why.clone());
-        if rank(why) > rank(worst) {
+        if why.tells_more_than(worst) {
             *worst = why.clone();
         }
         worst
-    }
-}
-
-/// How much a refusal tells: a name that was only tried is rightly not found.
-fn rank(error: &FetchError) -> u8 {
-    match error {
-        FetchError::NotFound => 0,
-        FetchError::Unsupported(_) => 1,
-        FetchError::Forbidden => 3,
-        _ => 2,
     }
 }
 

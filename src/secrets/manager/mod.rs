@@ -325,6 +325,18 @@ impl FetchError {
         )
     }
 
+    /// Whether it tells more than the other, where several places were tried for one reference: a
+    /// name that was only tried is rightly not found, while a policy that keeps us out wants mending.
+    pub(super) fn tells_more_than(&self, other: &Self) -> bool {
+        let rank = |error: &Self| match (error, error.step()) {
+            (Self::NotFound, _) => 0,
+            (Self::Unsupported(_), _) => 1,
+            (_, Step::Policy) => 3,
+            _ => 2,
+        };
+        rank(self) > rank(other)
+    }
+
     /// Whether other documents of the same manager can be expected to fail too.
     #[must_use]
     pub fn blames_manager(&self) -> bool {

@@ -40,7 +40,7 @@ impl Manager for Folders {
             "" => last.to_owned(),
             field => format!("{last}/{field}"),
         };
-        (*why == FetchError::NotFound).then(|| Location {
+        why.is_authoritative().then(|| Location {
             path: path.into(),
             field: field.into(),
         })
@@ -71,6 +71,7 @@ async fn probe(keys: &[&str], answer: Answer) -> (Vec<ProbeReport>, usize) {
             runner: Arc::clone(&runner),
             reference,
             key,
+            worst: None,
         }
     });
     let mut reports = Vec::new();
@@ -116,6 +117,26 @@ async fn a_value_is_looked_for_wherever_its_manager_says() {
     assert_eq!(
         asked, 7,
         "each place once per round, however many look there"
+    );
+}
+
+/// A name that was only tried is rightly not found: it must not hide what wants mending.
+#[tokio::test]
+async fn the_most_telling_refusal_on_the_way_is_told_with_its_place() {
+    let (reports, _) = probe(&["a/b/c", "x/y", "d/down"], |path| match path {
+        "a/b" => Err(FetchError::Forbidden),
+        "x/y" => Err(FetchError::Unsupported("not so")),
+        "d" => Err(FetchError::Sealed),
+        _ => Err(FetchError::NotFound),
+    })
+    .await;
+    assert_eq!(
+        said(&reports),
+        [
+            "a/b#c policy: forbidden by the manager",
+            "d#down answer: manager is sealed or unavailable",
+            "x/y# path: not so",
+        ]
     );
 }
 

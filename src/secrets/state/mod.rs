@@ -1,6 +1,7 @@
 //! What the room knows, behind one lock: managers in force, references in use, the cache, the
 //! view. No I/O but the building of managers.
 
+mod ledger;
 mod reports;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -9,19 +10,17 @@ use std::time::Instant;
 
 use super::cache::{Answer, Cache, DocumentKey, Job, News, Selector, Told, UNREAD};
 use super::fetch::Runner;
-use super::install::Workshop;
+use super::install::Workbench;
 use super::manager::env::Env;
 use super::managers::{self, Announced, Installed, Managers, Standing, Turn};
 use super::reference::{Key, Reference, Target};
-use super::settings::{Event, ManagerProblem, ManagerSpec, Observer, SecretsSettings};
+use super::settings::{Event, Observer, SecretsSettings};
 use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
 use crate::clock::Clock;
+use ledger::Ledger;
 
 pub(super) struct State {
-    settings: SecretsSettings,
-    clock: Arc<dyn Clock>,
-    observer: Arc<dyn Observer>,
-    env: Env,
+    workbench: Workbench,
     cache: Cache,
     managers: Managers,
     /// Declared, not yet in force.
@@ -39,10 +38,8 @@ pub(super) struct State {
     dirty: bool,
     /// How many `ensure`s are under way; nothing is published meanwhile.
     holds: usize,
-    /// References the observer knows to have no value, and why.
-    refused: HashMap<Arc<str>, Arc<str>>,
-    /// What the observer has to be told, in order.
-    outbox: Vec<(Arc<str>, Event)>,
+    /// What the observer has to be told.
+    ledger: Ledger,
     /// Somebody is telling the observer.
     pub(super) delivering: bool,
 }
@@ -61,10 +58,12 @@ impl State {
         observer: Arc<dyn Observer>,
     ) -> Self {
         Self {
-            env: Env::of_process(&settings.env),
-            settings,
-            clock,
-            observer,
+            workbench: Workbench {
+                env: Arc::new(Env::of_process(&settings.env)),
+                settings: Arc::new(settings),
+                clock,
+                observer,
+            },
             cache: Cache::new(Box::new(rand::random)),
             managers: Managers::new(),
             staged: None,
@@ -76,30 +75,19 @@ impl State {
             published: View::default(),
             dirty: false,
             holds: 0,
-            refused: HashMap::new(),
-            outbox: Vec::new(),
+            ledger: Ledger::default(),
             delivering: false,
         }
     }
 
-    pub(super) fn configure(&mut self, specs: &[ManagerSpec]) -> Vec<ManagerProblem> {
-        let staged = managers::read(specs, &self.managers, self.workshop());
-        let problem = |spec: &ManagerSpec| match &staged.get(&spec.id)?.standing {
-            Standing::Refused(problem) => Some(problem.clone()),
-            _ => None,
-        };
-        let problems = specs.iter().filter_map(problem).collect();
-        self.staged = Some(staged);
-        problems
+    /// What reading declarations takes; it may read files, so it is not done under the lock.
+    pub(super) fn workbench(&self) -> (Managers, Workbench) {
+        (self.managers.clone(), self.workbench.clone())
     }
 
-    fn workshop(&self) -> Workshop<'_> {
-        Workshop {
-            settings: &self.settings,
-            env: &self.env,
-            clock: &self.clock,
-            observer: &self.observer,
-        }
+    /// Takes what was read; it comes into force with the next [`State::hold`].
+    pub(super) fn stage(&mut self, staged: Managers) {
+        self.staged = Some(staged);
     }
 
     /// Puts staged managers in force and these references in use, and stops publishing.
@@ -132,7 +120,7 @@ impl State {
         // Last, so that a document still referred to is kept.
         self.take_out(|state, _, text| !references.contains(text) && !state.fields.contains(text));
         let view = &self.view;
-        self.refused.retain(|text, _| view.find(text).is_some());
+        self.ledger.retain(|text| view.find(text).is_some());
     }
 
     /// Puts `next` in the place of the managers in force. Values of one that means the same
@@ -203,12 +191,7 @@ impl State {
     }
 
     fn settle_manager(&mut self, now: Instant, id: &Arc<str>) -> bool {
-        let shop = Workshop {
-            settings: &self.settings,
-            env: &self.env,
-            clock: &self.clock,
-            observer: &self.observer,
-        };
+        let shop = self.workbench.shop();
         let Some(installed) = self.managers.get_mut(id) else {
             return false;
         };
@@ -228,8 +211,8 @@ impl State {
                 log::error!(
                     "secret manager {id} goes on with its old fields, the new value is refused: {field}: {why}"
                 );
-                self.outbox
-                    .push((Arc::clone(id), managers::refused(&problem)));
+                self.ledger
+                    .push(Arc::clone(id), managers::refused(&problem));
                 return false;
             }
             (Some(Turn::WaitsOn), Standing::Waiting(why)) => self.park(id, &why),
@@ -241,7 +224,7 @@ impl State {
     }
 
     fn announce(&mut self) {
-        self.outbox.extend(self.announced.news(&self.managers));
+        self.ledger.extend(self.announced.news(&self.managers));
     }
 
     /// Takes those references, by manager and text, out of the cache and of use.
@@ -309,7 +292,7 @@ impl State {
         };
         let key = match reference.target() {
             Target::Env { name, json_key } => {
-                let value = self.env.resolve(name, json_key.as_deref());
+                let value = self.workbench.env.resolve(name, json_key.as_deref());
                 let outcome = value.map_err(Unresolved::because).map(|value| Resolved {
                     value,
                     version: self.cache.next_version(),
@@ -346,7 +329,7 @@ impl State {
 
     /// The environment as it was at start.
     pub(super) fn env(&self) -> &Env {
-        &self.env
+        &self.workbench.env
     }
 
     /// Who reads this key's documents.
@@ -381,44 +364,19 @@ impl State {
         let news = self.cache.expire(now);
         self.show(news);
         self.settle_managers(now);
+        self.ledger.close(now, false);
     }
 
     fn show(&mut self, news: News) {
+        let now = self.workbench.clock.now();
         for told in news {
-            let event = self.event(&told);
-            let told_of = |event| (Arc::clone(&told.manager), event);
-            self.outbox.extend(event.map(told_of));
+            let was = self.view.find(&told.reference);
+            self.ledger.enter(now, &told, was);
             if self.fields.contains(&told.reference) {
                 self.fields_changed.push(Arc::clone(&told.reference));
             }
             self.view.set(told.reference, told.outcome);
             self.dirty = true;
-        }
-    }
-
-    /// What an auditor has to be told of a reference. Its first value is no news, its first lack
-    /// of one is.
-    fn event(&mut self, told: &Told) -> Option<Event> {
-        let reference = Arc::clone(&told.reference);
-        match &told.outcome {
-            Ok(is) => {
-                let was_refused = self.refused.remove(&reference).is_some();
-                let was = self.view.find(&reference).and_then(|was| was.as_ref().ok());
-                let changed = was.is_some_and(|was| was.version != is.version);
-                (was_refused || changed).then(|| Event::Adopted {
-                    reference,
-                    version: is.version,
-                    manager_version: told.manager_version.clone(),
-                })
-            }
-            Err(is) if Cache::is_unread(&is.reason) => None,
-            Err(is) => {
-                let why = Arc::clone(&is.reason);
-                let said = self
-                    .refused
-                    .insert(Arc::clone(&reference), Arc::clone(&why));
-                (said.as_ref() != Some(&why)).then_some(Event::Refused { reference, why })
-            }
         }
     }
 
@@ -439,6 +397,7 @@ impl State {
     /// Ends a [`State::hold`].
     pub(super) fn release(&mut self) -> View {
         self.holds = self.holds.saturating_sub(1);
+        self.ledger.close(self.workbench.clock.now(), true);
         self.publish();
         if self.holds > 0 {
             return self.view.view();
@@ -473,11 +432,11 @@ impl State {
 
     /// Something for the observer, behind all that is to be told already.
     pub(super) fn note(&mut self, manager: &Arc<str>, event: Event) {
-        self.outbox.push((Arc::clone(manager), event));
+        self.ledger.push(Arc::clone(manager), event);
     }
 
     pub(super) fn take_events(&mut self) -> Vec<(Arc<str>, Event)> {
-        std::mem::take(&mut self.outbox)
+        self.ledger.take()
     }
 }
 

@@ -91,13 +91,13 @@ impl SecretMetrics {
     }
 
     /// A new value of a reference is in use.
-    pub fn adopted(&self, manager: &str) {
-        self.with(manager, |handles| handles.adoptions.inc());
+    pub fn adopted(&self, manager: &str, count: u64) {
+        self.with(manager, |handles| handles.adoptions.inc_by(count));
     }
 
     /// A reference is without a value.
-    pub fn refused(&self, manager: &str) {
-        self.with(manager, |handles| handles.refusals.inc());
+    pub fn refused(&self, manager: &str, count: u64) {
+        self.with(manager, |handles| handles.refusals.inc_by(count));
     }
 
     /// The manager is declared no longer.
@@ -253,8 +253,8 @@ mod tests {
         metrics.fetched("vault/a", None, Duration::from_millis(3));
         metrics.fetched("vault/a", Some("sealed"), Duration::from_millis(3));
         metrics.logged_in("vault/a", "approle", "accepted");
-        metrics.adopted("vault/a");
-        metrics.refused("vault/b");
+        metrics.adopted("vault/a", 1);
+        metrics.refused("vault/b", 1);
         let text = page(&registry);
         for line in [
             "claviger_secret_fetches_total{manager=\"vault/a\"} 2",

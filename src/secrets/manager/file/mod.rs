@@ -6,13 +6,15 @@
 mod folder;
 
 use std::any::Any;
-use std::fs::File;
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 use zeroize::Zeroizing;
 
 use super::document::{Document, FieldMap, FieldValue};
@@ -38,12 +40,16 @@ fn build(config: &FileConfig, _ctx: &BuildCtx<'_>) -> Result<Box<dyn Manager>, B
     if config.path.as_os_str().is_empty() {
         return Err(BuildError::new("path", "expected the path of a folder"));
     }
-    let root = Arc::from(config.path.as_path());
-    Ok(Box::new(FileManager { root }))
+    Ok(Box::new(FileManager {
+        root: Arc::from(config.path.as_path()),
+        readers: Arc::new(Semaphore::new(MOST_READERS)),
+    }))
 }
 
 struct FileManager {
     root: Arc<Path>,
+    /// Held by a read until it ends, also when nobody waits for it any more.
+    readers: Arc<Semaphore>,
 }
 
 #[async_trait]
@@ -59,10 +65,16 @@ impl Manager for FileManager {
         let root = Arc::clone(&self.root);
         let path = read.path.to_owned();
         let fields = read.fields.to_vec();
-        // A hanging network mount holds one of the runtime's blocking threads, never a worker.
-        tokio::task::spawn_blocking(move || document(&Folder::open(&root)?, &path, &fields))
-            .await
-            .unwrap_or(Err(FetchError::Garbage("reading was interrupted")))
+        let interrupted = || FetchError::Garbage("reading was interrupted");
+        let readers = Arc::clone(&self.readers);
+        let turn = readers.acquire_owned().await.map_err(|_| interrupted())?;
+        // A hanging network mount holds some of the runtime's blocking threads, never a worker, and
+        // never so many that others (the resolver is one) have none.
+        let read = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            document(&Folder::open(&root)?, &path, &fields)
+        });
+        read.await.unwrap_or_else(|_| Err(interrupted()))
     }
 
     fn watch(&self, on_change: OnChange) -> Option<Box<dyn Any + Send>> {
@@ -134,7 +146,12 @@ fn one_value_per_file(
 
 /// A small file that a manager's field names, such as a CA bundle.
 pub(super) fn read_named(path: &Path) -> Result<Zeroizing<Vec<u8>>, FetchError> {
-    let file = File::open(path).map_err(|error| unreadable(error.kind()))?;
+    // Not to hang on a pipe.
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let file = opened.map_err(|error| unreadable(error.kind()))?;
     let metadata = file.metadata().map_err(|error| unreadable(error.kind()))?;
     if !metadata.is_file() {
         return Err(FetchError::Insecure("not a regular file"));
@@ -173,6 +190,8 @@ fn without_last_newline(bytes: &[u8]) -> &[u8] {
 }
 
 const EXTENSIONS: &[&str] = &["json", "yaml", "yml"];
+/// Reads of one folder at a time, those that hang included.
+const MOST_READERS: usize = 16;
 /// A folder that is swapped more often than this while it is read is taken as it is.
 const MOST_SWAPS: usize = 3;
 
@@ -185,6 +204,45 @@ mod tests {
         assert_eq!(document_names("a/b"), ["a/b.json", "a/b.yaml", "a/b.yml"]);
         assert_eq!(document_names("a.json")[0], "a.json");
         assert!(document_names("").is_empty());
+    }
+
+    fn pipe(folder: &Path) -> PathBuf {
+        let path = folder.join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.expect("mkfifo is in coreutils").success());
+        path
+    }
+
+    /// It blocked whoever loaded a configuration, for ever.
+    #[test]
+    fn a_pipe_that_a_field_names_is_refused_and_not_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let read = read_named(&pipe(folder.path()));
+        assert_eq!(read.err(), Some(FetchError::Insecure("not a regular file")));
+    }
+
+    /// Each try on a mount that hangs took a thread for good, until the resolver had none.
+    #[tokio::test(start_paused = true)]
+    async fn reads_that_hang_are_bounded() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let readers = Arc::new(Semaphore::new(MOST_READERS));
+        let manager = FileManager {
+            root: Arc::from(folder.path()),
+            readers: Arc::clone(&readers),
+        };
+        let fields = ["k".into()];
+        let read = Read {
+            path: "a",
+            version: None,
+            fields: &fields,
+        };
+        let hung = readers.acquire_many(MOST_READERS as u32).await;
+        let limit = manager.time_limit();
+        let waits = tokio::time::timeout(limit, manager.fetch(read)).await;
+        waits.expect_err("no further thread must be taken");
+        drop(hung);
+        assert_eq!(manager.fetch(read).await.err(), Some(FetchError::NotFound));
+        assert_eq!(readers.available_permits(), MOST_READERS);
     }
 
     #[test]

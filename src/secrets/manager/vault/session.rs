@@ -187,12 +187,15 @@ impl Session {
         self.observer.event(&self.id, Event::LoggedIn { method });
     }
 
-    /// `at_most` bounds the pause, where a token's end is near.
+    /// Tells why, unless it was the last thing told. `at_most` bounds the pause, where a token's end
+    /// is near.
     pub(super) fn failed(&self, error: FetchError, at_most: Option<Duration>) {
         let method = self.method.name();
         let why = error.to_string();
-        log::warn!("secret manager {}: login by {method}: {why}", self.id);
         let mut state = self.state();
+        // Not again for each try while nothing else happens.
+        let last = state.refusal.as_ref().map(|last| &last.error);
+        let is_news = last != Some(&error);
         // A server that refuses after an outage refuses for the first time.
         let failures = match &state.refusal {
             Some(last) if is_refusal(&last.error) == is_refusal(&error) => last.failures + 1,
@@ -206,8 +209,11 @@ impl Session {
             retry_at: self.now() + pause,
         });
         drop(state);
-        self.observer
-            .event(&self.id, Event::LoginFailed { method, why });
+        if is_news {
+            log::warn!("secret manager {}: login by {method}: {why}", self.id);
+            self.observer
+                .event(&self.id, Event::LoginFailed { method, why });
+        }
         self.changed.notify_waiters();
     }
 
