@@ -133,7 +133,9 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
         tally.stalled.mean(),
         tally.otherwise.mean()
     );
-    assert!(tally.stalled.count > 100, "{tally:?} proves little");
+    // A busy machine does little in a second.
+    let least = usize::try_from(seconds * 10).unwrap_or(usize::MAX);
+    assert!(tally.stalled.count > least, "{tally:?} proves little");
     for times in [&tally.stalled, &tally.otherwise] {
         assert!(
             times.longest < PATIENCE,
