@@ -19,10 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 
-use super::http::Answer;
+use super::http::{Answer, encode};
 use super::{Document, FetchError, Location, Login, Manager, ManagerDef, Presence, Read};
 use crate::secrets::reference::{Key, Reference, ReferenceError};
 use api::Call;
@@ -177,14 +176,3 @@ fn encoded_path(path: &str) -> Option<Vec<String>> {
     }
     Some(path.split('/').map(encode).collect())
 }
-
-fn encode(segment: &str) -> String {
-    utf8_percent_encode(segment, UNSAFE).to_string()
-}
-
-/// Everything but RFC 3986 §2.3's unreserved characters.
-const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');
