@@ -129,8 +129,13 @@ impl Vault {
         let question = Call::get(self.kv.mount_question());
         let engine = match self.ask(&question, deadline).await {
             Ok((StatusCode::OK, body)) => self.kv.of_mount(&body)?,
-            Ok((StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, _))
-            | Err(FetchError::ForbiddenPath(_)) => self.kv.declared.unwrap_or(Engine::V1),
+            // Somebody else's page says nothing, and what is guessed here stays.
+            Ok((StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, body))
+                if answer::speaks_vault(&body) =>
+            {
+                self.kv.declared.unwrap_or(Engine::V1)
+            }
+            Err(FetchError::ForbiddenPath(_)) => self.kv.declared.unwrap_or(Engine::V1),
             Ok((status, _)) => return Err(answer::of_status(status)),
             Err(error) => return Err(error),
         };
