@@ -8,7 +8,7 @@ use super::check::Finding;
 use super::node::At;
 use super::parse::ParsedFile;
 use super::places::Places;
-use super::resource::{Declared, Item, Kind, ParsedItem};
+use super::resource::{Declared, Item, Kind, ParsedItem, SslKind};
 use super::{Documents, RefusedRoute};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 
@@ -136,32 +136,73 @@ fn duplicate(later: &Slot<'_>, earlier: &Slot<'_>) -> Diagnostic {
     }
 }
 
+/// Keeps of a broken item what is needed to refuse in its place, and tells where that is nothing.
 fn refuse(documents: &mut Documents, slot: &Slot<'_>) {
     *documents.refused.entry(slot.item.kind.key()).or_default() += 1;
-    match (&slot.item.declared, slot.item.kind) {
+    let errors = || {
+        let findings = slot.item.findings.iter();
+        findings.filter(|finding| finding.severity == Severity::Error)
+    };
+    let wrong = |field: &str| errors().any(|finding| finding.field.starts_with(field));
+    // A list where one text was expected, or the other way round, could be read all the same.
+    let in_part = |field: &str| {
+        errors().any(|finding| {
+            let entry = finding.field.starts_with(field) && finding.field.contains('.');
+            entry || finding.field == field && finding.code == "invalid-value"
+        })
+    };
+    let lost = match (&slot.item.declared, slot.item.kind) {
+        (Declared::Route(route), _) if !route.enabled => None,
         // A route whose hosts cannot be read could match no request, so it takes none either.
-        (Declared::Route(route), _)
-            if !route.uris.is_empty() && !hosts_unread(slot.item, &route.hosts) =>
-        {
+        (Declared::Route(route), _) if route.uris.is_empty() => Some(ROUTE_LOST),
+        (Declared::Route(route), _) if route.hosts.is_empty() && wrong("host") => Some(ROUTE_LOST),
+        (Declared::Route(route), _) => {
             documents.refused_routes.push(RefusedRoute {
                 id: slot.id.clone(),
                 index: slot.index,
                 place: slot.place(),
                 matches: route.clone(),
             });
+            let of_service = route.hosts.is_empty() && wrong("service_id");
+            (of_service || in_part("host") || in_part("uri")).then_some(ROUTE_IN_PART)
         }
-        (_, Kind::GlobalRules) => documents.refused_global_rules.push(slot.id.clone()),
-        _ => {}
-    }
+        (_, Kind::Routes) => Some(ROUTE_LOST),
+        (Declared::Service(service), _) => {
+            documents.refused_services.push(slot.of(service));
+            let lost = service.hosts.is_empty() && wrong("hosts");
+            (lost || in_part("hosts")).then_some(SERVICE_LOST)
+        }
+        (Declared::Ssl(ssl), _) if ssl.kind == SslKind::Client || !ssl.enabled => None,
+        (Declared::Ssl(ssl), _) if !ssl.snis.is_empty() => {
+            documents.refused_ssls.push(slot.of(ssl));
+            in_part("sni").then_some(NAMES_IN_PART)
+        }
+        (_, Kind::Ssls) => Some(NAMES_LOST),
+        (_, Kind::GlobalRules) => {
+            documents.refused_global_rules.push(slot.id.clone());
+            None
+        }
+        (_, Kind::PluginMetadata) => Some(METADATA_LOST),
+        _ => None,
+    };
+    documents.diagnostics.extend(lost.map(|message| Diagnostic {
+        severity: Severity::Error,
+        code: "guards-nothing",
+        place: slot.place(),
+        object: slot.object(),
+        field: String::new(),
+        message: message.to_owned(),
+    }));
 }
 
-fn hosts_unread(item: &ParsedItem, hosts: &[String]) -> bool {
-    hosts.is_empty()
-        && item
-            .findings
-            .iter()
-            .any(|finding| finding.field.starts_with("host"))
-}
+const ROUTE_LOST: &str = "its hosts or paths cannot be read, so it refuses nothing: a broader route may answer what it was written for";
+const ROUTE_IN_PART: &str = "some of its hosts or paths cannot be read, and it refuses the others only: a broader route may answer the rest of what it was written for";
+const SERVICE_LOST: &str =
+    "not all of its hosts can be read: where its routes refuse, a route of such a host may answer";
+const NAMES_LOST: &str = "its names cannot be read, so it guards none: an item with a wildcard may serve them, without this item's client certificates";
+const NAMES_IN_PART: &str = "some of its names cannot be read, and it guards the others only: an item with a wildcard may serve the rest, without this item's client certificates";
+const METADATA_LOST: &str =
+    "which plugin it is for cannot be read: that plugin runs as if there were no metadata";
 
 fn declare(documents: &mut Documents, slot: &Slot<'_>) {
     match &slot.item.declared {

@@ -73,6 +73,9 @@ pub struct Documents {
     pub refused_routes: Vec<RefusedRoute>,
     /// Services.
     pub services: Vec<Item<ServiceConfig>>,
+    /// Services that failed their own checks, for their hosts: the routes that stand on one refuse
+    /// where they would have served, so that no route of that host takes over.
+    pub refused_services: Vec<Item<ServiceConfig>>,
     /// Upstreams.
     pub upstreams: Vec<Item<UpstreamConfig>>,
     /// Shared plugin sets.
@@ -89,6 +92,9 @@ pub struct Documents {
     pub credentials: Vec<Item<CredentialConfig>>,
     /// Certificates.
     pub ssls: Vec<Item<SslConfig>>,
+    /// Certificates that failed their own checks and were to be presented to clients. Their names,
+    /// as far as they could be read, refuse handshakes, so that no wildcard beside them takes over.
+    pub refused_ssls: Vec<Item<SslConfig>>,
     /// Secret managers.
     pub secrets: Vec<Item<SecretConfig>>,
     /// Settings of `config.yaml` that hold references; see [`bootstrap::Declared`].

@@ -193,6 +193,11 @@ impl Builder {
             self.check.within(&entry.key, |check| {
                 check.error(entry.node.at, "wrong-type", message)
             });
+            if let Some(kind @ Kind::GlobalRules) = Kind::find(&entry.key) {
+                // What was to hold for every request must not be lost.
+                let check = Check::default();
+                self.items.push(parse_item(kind, unreadable(&entry), check));
+            }
         } else if !known {
             self.ignored(&entry.key, entry.at);
         }
@@ -247,6 +252,14 @@ impl Builder {
             }
         }
         Ok(())
+    }
+}
+
+/// In place of a list that is none: an item that cannot be read either.
+fn unreadable(entry: &Entry) -> Node {
+    Node {
+        tree: Tree::Null,
+        at: entry.node.at,
     }
 }
 

@@ -102,6 +102,7 @@ const KEPT: &[&str] = &[
     "RES_OPTIONS",
     "LOCALDOMAIN",
     "HOSTALIASES",
+    "GCE_METADATA_HOST",
 ];
 const KEPT_PREFIXES: &[&str] = &[
     "AWS_",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
-use super::substitute::{self, Missing};
+use super::substitute;
 use super::unit::Units;
 use super::{CertificateReport, Snapshot};
 use crate::config::Documents;
@@ -42,7 +42,7 @@ impl SslUnit {
 /// Calls `found` with field and text of each reference of an item.
 pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
     for (index, (cert, key)) in config.pairs.iter().enumerate() {
-        let (cert_field, key_field) = pair_fields(index);
+        let [cert_field, key_field] = pair_fields(index);
         for (field, text) in [(cert_field, cert), (key_field, key)] {
             if Reference::is_reference(text) {
                 found(&field, text);
@@ -57,25 +57,21 @@ pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
 }
 
 /// Where the halves of a pair stand.
-fn pair_fields(index: usize) -> (String, String) {
+fn pair_fields(index: usize) -> [String; 2] {
     match index {
-        0 => ("cert".to_owned(), "key".to_owned()),
-        n => (format!("certs.{}", n - 1), format!("keys.{}", n - 1)),
+        0 => ["cert".to_owned(), "key".to_owned()],
+        n => [format!("certs.{}", n - 1), format!("keys.{}", n - 1)],
     }
 }
 
-/// Builds what changed, and the store.
-pub(super) fn compile(
+/// Builds the items that changed. An item that failed its own checks refuses in its place.
+pub(super) fn units(
     documents: &Documents,
-    previous: Option<&Snapshot>,
-    units: &mut AllUnits,
+    before: Option<&AllUnits>,
     run: &Compilation<'_>,
-) -> (Arc<SniStore>, Vec<CertificateReport>) {
-    let before = previous.map(|snapshot| &snapshot.rest.units.ssls);
-    let mut all_reused = true;
+) -> Units<SslUnit> {
+    let before = before.map(|before| &before.ssls);
     let mut built = Units::with_capacity(documents.ssls.len());
-    let mut entries = Vec::new();
-    let mut reports = Vec::new();
     for item in &documents.ssls {
         let config = &item.value;
         let mut stamp = run.hasher();
@@ -87,47 +83,84 @@ pub(super) fn compile(
         if let Some(client) = &config.client {
             substitute::stamp_text(&client.ca, run.view, &mut stamp);
         }
-        let (unit, reused) =
-            built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
-                run.count();
-                let owner = format!("ssls/{}", item.id);
-                let mut scope = Scope {
-                    run,
-                    owner: &owner,
-                    place: &item.place,
-                    diagnostics,
-                };
-                ssl(item, previous, &mut scope)
-            });
-        all_reused &= reused;
-        let Some(identity) = unit.value.identity.as_ref().filter(|_| config.enabled) else {
+        built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
+            run.count();
+            let owner = format!("ssls/{}", item.id);
+            let mut scope = Scope {
+                run,
+                owner: &owner,
+                place: &item.place,
+                diagnostics,
+            };
+            ssl(item, previous, &mut scope)
+        });
+    }
+    for item in &documents.refused_ssls {
+        let mut stamp = run.hasher();
+        ("refused", item.fingerprint).hash(&mut stamp);
+        built.reuse_or_build(before, &item.id, stamp.finish(), |_, _| {
+            run.count();
+            broken(item, run)
+        });
+    }
+    built
+}
+
+/// The store of the names that units present or refuse; that of before where these are the same.
+pub(super) fn store(
+    documents: &Documents,
+    previous: Option<&Snapshot>,
+    units: &AllUnits,
+) -> (Arc<SniStore>, Vec<CertificateReport>) {
+    let items = documents.ssls.iter().chain(&documents.refused_ssls);
+    let mut items: Vec<_> = items.filter(|item| item.value.enabled).collect();
+    // Of two items with one name the first in the file has it, whichever refuses.
+    items.sort_by_key(|item| item.index);
+    let mut entries = Vec::with_capacity(items.len());
+    let mut reports = Vec::with_capacity(items.len());
+    for item in items {
+        let unit = units.ssls.get(&item.id);
+        let Some(identity) = unit.and_then(|unit| unit.value.identity.as_ref()) else {
             continue;
         };
+        let names = &item.value.snis;
         reports.push(CertificateReport {
             ssl: Arc::clone(&item.id),
-            names: config.snis.clone(),
+            names: names.clone(),
             not_after: identity.not_after,
         });
         entries.push(SniEntry {
-            patterns: config
-                .snis
-                .iter()
-                .map(|name| name.as_str().into())
-                .collect(),
+            patterns: names.iter().map(|name| name.as_str().into()).collect(),
             identity: Arc::clone(identity),
         });
     }
-    let order = |report: &CertificateReport| Arc::clone(&report.ssl);
     let unchanged = previous.filter(|previous| {
-        let before = previous.certificates.iter().map(order);
-        all_reused && before.eq(reports.iter().map(order))
+        let before = previous.names.identities();
+        before.len() == entries.len()
+            && before
+                .iter()
+                .zip(&entries)
+                .all(|(before, entry)| Arc::ptr_eq(before, &entry.identity))
     });
-    units.ssls = built;
     let names = unchanged.map_or_else(
         || Arc::new(SniStore::build(entries)),
         |previous| Arc::clone(&previous.names),
     );
     (names, reports)
+}
+
+/// In the place of an item that failed its own checks. Whether it was to ask for client
+/// certificates may be what could not be read, so no other name's handshake leads to its names.
+fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
+    let protocols = run.env.ssl_protocols.iter().map(String::as_str);
+    let protocols = Protocols::parse(protocols).unwrap_or_default();
+    let policy = TlsPolicy::new(&item.id, protocols, None, 0);
+    let mut identity = TlsIdentity::refused(Arc::clone(&item.id), "the item is invalid", policy);
+    identity.guards_clients = true;
+    SslUnit {
+        identity: Some(Arc::new(identity)),
+        pairs: Vec::new(),
+    }
 }
 
 fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>) -> SslUnit {
@@ -137,7 +170,10 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         .pairs
         .iter()
         .enumerate()
-        .map(|(index, pair)| choose(index, pair, served(index), config, scope))
+        .map(|(index, (cert, key))| {
+            let fields = pair_fields(index);
+            choose((cert, key), &fields, served(index), &config.snis, scope)
+        })
         .collect();
     let identity = (config.kind == SslKind::Server).then(|| {
         let mut identity = identity(item, &pairs, scope);
@@ -196,17 +232,18 @@ fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<C
     .map_err(|error| scope.error("certificate", "client.ca", &error))
 }
 
-fn choose(
-    index: usize,
-    (cert, key): &(String, String),
+/// Chooses what serves of a pair declared in these fields: the newest values, or the pair of before
+/// while they do not fit. Without a value nothing does.
+pub(super) fn choose(
+    (cert, key): (&str, &str),
+    [cert_field, key_field]: &[String; 2],
     served: Option<&Arc<CertifiedKey>>,
-    config: &SslConfig,
+    names: &[String],
     scope: &mut Scope<'_>,
 ) -> Option<Arc<CertifiedKey>> {
-    let (cert_field, key_field) = pair_fields(index);
     let view = scope.run.view;
-    let cert = substitute::pem(cert, Pem::Certificate, &cert_field, view);
-    let key = substitute::pem(key, Pem::Key, &key_field, view);
+    let cert = substitute::pem(cert, Pem::Certificate, cert_field, view);
+    let key = substitute::pem(key, Pem::Key, key_field, view);
     for missing in [&cert, &key]
         .into_iter()
         .filter_map(|half| half.as_ref().err())
@@ -219,11 +256,11 @@ fn choose(
     let (cert, key) = match (cert, key) {
         (Ok(cert), Ok(key)) => (cert, key),
         (Err(bounds), _) => {
-            scope.error("certificate", &cert_field, &and_serves(&bounds, served));
+            scope.error("certificate", cert_field, &and_serves(&bounds, served));
             return served.cloned();
         }
         (_, Err(bounds)) => {
-            scope.error("certificate", &key_field, &and_serves(&bounds, served));
+            scope.error("certificate", key_field, &and_serves(&bounds, served));
             return served.cloned();
         }
     };
@@ -239,15 +276,15 @@ fn choose(
     );
     if let Some(finding) = &choice.finding {
         let field = match finding {
-            PairError::Unusable(error) if error.is_about_key() => &key_field,
-            _ => &cert_field,
+            PairError::Unusable(error) if error.is_about_key() => key_field,
+            _ => cert_field,
         };
         let message = and_serves(&finding.to_string(), choice.serving.as_ref());
         scope.error("certificate", field, &message);
     }
     if let Some(pair) = &choice.serving {
-        for warning in pair.warnings(scope.run.now, EXPIRING, &config.snis) {
-            scope.warn("certificate", &cert_field, &warning.to_string());
+        for warning in pair.warnings(scope.run.now, EXPIRING, names) {
+            scope.warn("certificate", cert_field, &warning.to_string());
         }
     }
     choice.serving
@@ -258,47 +295,5 @@ fn and_serves(finding: &str, serving: Option<&Arc<CertifiedKey>>) -> String {
     match serving {
         Some(_) => format!("{finding}; the last good pair serves on"),
         None => finding.to_owned(),
-    }
-}
-
-/// The pair of a `type: client` item, for an upstream.
-///
-/// # Errors
-/// APISIX's text for what is wrong (`spec/04` §5).
-pub(super) fn client_pair(
-    documents: &Documents,
-    id: &str,
-    run: &Compilation<'_>,
-) -> Result<Result<CertifiedKey, Missing>, String> {
-    let item = documents.ssls.iter().find(|item| &*item.id == id);
-    let config = &item
-        .ok_or_else(|| format!("ssl id [{id}] not exits"))?
-        .value;
-    if config.kind != SslKind::Client {
-        return Err("ssl type should be 'client'".to_owned());
-    }
-    let Some((cert, key)) = config.pairs.first() else {
-        return Err(format!("ssl id [{id}] has no certificate"));
-    };
-    pair(cert, key, "tls.client_cert_id", run)
-}
-
-/// A pair given inline or by reference.
-///
-/// # Errors
-/// It does not parse, or its halves do not fit.
-pub(super) fn pair(
-    cert: &str,
-    key: &str,
-    field: &str,
-    run: &Compilation<'_>,
-) -> Result<Result<CertifiedKey, Missing>, String> {
-    let halves = substitute::pem(cert, Pem::Certificate, field, run.view)
-        .and_then(|cert| Ok((cert, substitute::pem(key, Pem::Key, field, run.view)?)));
-    match halves {
-        Err(missing) => Ok(Err(missing)),
-        Ok((cert, key)) => CertifiedKey::parse(cert?, &Secret::new(key?.to_vec()))
-            .map(Ok)
-            .map_err(|error| error.to_string()),
     }
 }

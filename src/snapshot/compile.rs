@@ -161,20 +161,6 @@ impl Compilation<'_> {
         metadata ^ attr ^ u64::from(self.plugin_enabled(name))
     }
 
-    /// Changes with the declaration and the secrets of an `ssls` item that an upstream names.
-    #[must_use]
-    pub fn ssl_stamp(&self, id: &str) -> u64 {
-        let mut stamp = self.hasher();
-        if let Some(item) = self.documents.ssls.iter().find(|item| &*item.id == id) {
-            item.fingerprint.hash(&mut stamp);
-            for (cert, key) in &item.value.pairs {
-                substitute::stamp_text(cert, self.view, &mut stamp);
-                substitute::stamp_text(key, self.view, &mut stamp);
-            }
-        }
-        stamp.finish()
-    }
-
     /// A hasher of this process's seed.
     #[must_use]
     pub fn hasher(&self) -> ahash::AHasher {

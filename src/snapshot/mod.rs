@@ -2,6 +2,7 @@
 //! [`compile::compile`] is pure: the same documents and values give the same snapshot.
 
 mod certificates;
+mod client_pairs;
 pub mod compile;
 mod consumers;
 pub mod graph;

@@ -8,8 +8,8 @@ use super::compile::{Compilation, Scope, count};
 use super::plugins::{self, PluginSet};
 use super::unit::Units;
 use super::{
-    CertificateReport, CompiledRoute, ItemCount, Snapshot, UpstreamLink, certificates, routes,
-    upstreams,
+    CertificateReport, CompiledRoute, ItemCount, Snapshot, UpstreamLink, certificates,
+    client_pairs, routes, upstreams,
 };
 use crate::config::Documents;
 use crate::config::resource::{Item, PluginSetConfig};
@@ -28,6 +28,8 @@ pub(super) struct AllUnits {
     pub(super) global_rules: Units<PluginSet>,
     pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
+    /// By kind and id of what the upstream stands on.
+    pub(super) client_pairs: Units<client_pairs::ClientPair>,
 }
 
 /// What a snapshot is made of besides consumers.
@@ -52,7 +54,9 @@ pub(super) fn compile(
 ) -> Arc<Rest> {
     let before = previous.map(|snapshot| &snapshot.rest.units);
     let mut units = AllUnits::default();
-    units.upstreams = upstreams::compile(documents, before, run);
+    units.ssls = certificates::units(documents, before, run);
+    units.client_pairs = client_pairs::compile(documents, before, run);
+    units.upstreams = upstreams::compile(documents, before, &units, run);
     units.plugin_configs = sets(
         "plugin_configs",
         &documents.plugin_configs,
@@ -73,7 +77,7 @@ pub(super) fn compile(
     );
     units.services = routes::services(documents, before, &units, run);
     let router = routes::compile(documents, previous, &mut units, run);
-    let (names, certificates) = certificates::compile(documents, previous, &mut units, run);
+    let (names, certificates) = certificates::store(documents, previous, &units);
 
     let mut findings = Vec::new();
     let global = global_plugins(documents, &units, run, &mut findings);
@@ -178,6 +182,7 @@ fn collect_findings(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
     of(&units.global_rules, diagnostics);
     of(&units.routes, diagnostics);
     of(&units.ssls, diagnostics);
+    of(&units.client_pairs, diagnostics);
 }
 
 fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, ItemCount> {
@@ -230,10 +235,11 @@ fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, Item
         count(
             "ssls",
             documents.ssls.len(),
-            units
+            documents
                 .ssls
                 .iter()
-                .filter(|(_, unit)| unit.value.refused())
+                .filter_map(|item| units.ssls.get(&item.id))
+                .filter(|unit| unit.value.refused())
                 .count(),
         ),
         count("secrets", documents.secrets.len(), 0),

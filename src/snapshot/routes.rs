@@ -1,6 +1,7 @@
 //! Services and routes: what stands on a route is merged here, once, so that a request finds it
 //! ready (`spec/00` §3, §7.2).
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub(super) fn services(
         upstreams::stamp(
             config.upstream.as_ref(),
             config.upstream_id.as_deref(),
+            ("services", &item.id),
             units,
             run,
         )
@@ -116,6 +118,13 @@ pub(super) fn compile(
     let before = previous.map(|snapshot| &snapshot.rest.units);
     let mut built = Units::with_capacity(documents.routes.len());
     let mut specs: Vec<(usize, Arc<Spec>)> = Vec::with_capacity(documents.routes.len());
+    let refused_services = documents.refused_services.iter();
+    let refused_services: HashMap<&str, _> =
+        refused_services.map(|item| (&*item.id, item)).collect();
+    let refused_service = |config: &RouteConfig| {
+        let id = config.service_id.as_deref()?;
+        refused_services.get(id).copied()
+    };
     for item in &documents.routes {
         let config = &item.value;
         let service = config
@@ -131,6 +140,7 @@ pub(super) fn compile(
         upstreams::stamp(
             config.upstream.as_ref(),
             config.upstream_id.as_deref(),
+            ("routes", &item.id),
             units,
             run,
         )
@@ -138,6 +148,8 @@ pub(super) fn compile(
         service
             .map(|unit| unit.map(|unit| Arc::as_ptr(unit).addr()))
             .hash(&mut stamp);
+        let refused = refused_service(config);
+        refused.map(|item| item.fingerprint).hash(&mut stamp);
         shared
             .map(|unit| unit.map(|unit| Arc::as_ptr(unit).addr()))
             .hash(&mut stamp);
@@ -154,7 +166,8 @@ pub(super) fn compile(
                     place: &item.place,
                     diagnostics,
                 };
-                route_unit(item, service, shared, units, &mut scope)
+                let hosts = service_hosts(service.flatten(), refused);
+                route_unit(item, hosts, service, shared, units, &mut scope)
             },
         );
         specs.extend(unit.value.spec.clone().map(|spec| (item.index, spec)));
@@ -169,7 +182,11 @@ pub(super) fn compile(
             place: &refused.place,
             diagnostics: &mut known,
         };
-        let spec = matches(&refused.matches, &[], &mut scope).into_spec(|| {
+        let config = &refused.matches;
+        let service = config.service_id.as_deref();
+        let service = service.and_then(|id| units.services.get(id));
+        let hosts = service_hosts(service, refused_service(config));
+        let spec = matches(config, hosts, &mut scope).into_spec(|| {
             Arc::new(CompiledRoute {
                 info: Arc::new(RouteInfo {
                     id: Arc::clone(&refused.id),
@@ -192,14 +209,27 @@ pub(super) fn compile(
     }
 }
 
+/// Hosts for routes that name none. A service that failed its own checks has the hosts that could be
+/// read: its routes refuse there, and nowhere else.
+fn service_hosts<'a>(
+    service: Option<&'a Arc<Unit<Service>>>,
+    refused: Option<&'a Item<ServiceConfig>>,
+) -> &'a [String] {
+    match (service, refused) {
+        (Some(unit), _) => &unit.value.hosts,
+        (None, Some(item)) => &item.value.hosts,
+        (None, None) => &[],
+    }
+}
+
 fn route_unit(
     item: &Item<RouteConfig>,
+    hosts: &[String],
     service: Dependency<'_, Service>,
     shared: Dependency<'_, PluginSet>,
     units: &AllUnits,
     scope: &mut Scope<'_>,
 ) -> RouteUnit {
-    let hosts = service.flatten().map_or(&[][..], |unit| &unit.value.hosts);
     let matches = matches(&item.value, hosts, scope);
     let mut compiled = route(item, service, shared, units, scope);
     if !matches.sound {

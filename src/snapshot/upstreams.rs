@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use super::UpstreamLink;
-use super::certificates;
+use super::client_pairs::{self, Refusal};
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute;
@@ -12,7 +12,7 @@ use super::unit::Units;
 use crate::config::Documents;
 use crate::config::resource::{Pem, UpstreamConfig, UpstreamTlsConfig};
 use crate::secrets::Reference;
-use crate::tls::{CaBundle, CertifiedKey};
+use crate::tls::CaBundle;
 use crate::upstream::{BuildError, Upstream, UpstreamParts, UpstreamTls};
 
 /// Calls `found` with field and text of each reference of an upstream.
@@ -39,10 +39,12 @@ fn tls_texts(tls: &UpstreamTlsConfig) -> impl Iterator<Item = (&'static str, &st
         .filter_map(|(field, text)| Some((field, text.as_deref()?)))
 }
 
-/// What an inline upstream or a link to one stands for: changes with either.
+/// What an inline upstream or a link to one stands for: changes with either. `owner` is the kind
+/// and the id of what it stands on.
 pub(super) fn stamp(
     config: Option<&UpstreamConfig>,
     id: Option<&str>,
+    owner: (&str, &str),
     units: &AllUnits,
     run: &Compilation<'_>,
 ) -> u64 {
@@ -54,23 +56,30 @@ pub(super) fn stamp(
             .map(|unit| Arc::as_ptr(unit).addr())
             .hash(&mut stamp);
     } else if let Some(tls) = config.and_then(|config| config.tls.as_ref()) {
-        hash_tls(tls, run, &mut stamp);
+        hash_tls(tls, owner, units, run, &mut stamp);
     }
     stamp.finish()
 }
 
-fn hash_tls(tls: &UpstreamTlsConfig, run: &Compilation<'_>, stamp: &mut impl Hasher) {
+fn hash_tls(
+    tls: &UpstreamTlsConfig,
+    owner: (&str, &str),
+    units: &AllUnits,
+    run: &Compilation<'_>,
+    stamp: &mut impl Hasher,
+) {
     run.trust.as_ref().map(|trust| trust.stamp).hash(stamp);
-    tls_texts(tls).for_each(|(_, text)| substitute::stamp_text(text, run.view, stamp));
-    if let Some(id) = &tls.client_cert_id {
-        run.ssl_stamp(id).hash(stamp);
+    if let Some(ca) = &tls.ca_certs {
+        substitute::stamp_text(ca, run.view, stamp);
     }
+    client_pairs::stamp(tls, owner, units, stamp);
 }
 
 /// Builds the upstreams that changed.
 pub(super) fn compile(
     documents: &Documents,
     before: Option<&AllUnits>,
+    units: &AllUnits,
     run: &Compilation<'_>,
 ) -> Units<UpstreamLink> {
     let mut built = Units::with_capacity(documents.upstreams.len());
@@ -78,7 +87,7 @@ pub(super) fn compile(
         let mut stamp = run.hasher();
         item.fingerprint.hash(&mut stamp);
         if let Some(tls) = &item.value.tls {
-            hash_tls(tls, run, &mut stamp);
+            hash_tls(tls, ("upstreams", &item.id), units, run, &mut stamp);
         }
         built.reuse_or_build(
             before.map(|b| &b.upstreams),
@@ -93,7 +102,7 @@ pub(super) fn compile(
                     place: &item.place,
                     diagnostics,
                 };
-                build(&item.value, "", &mut scope)
+                build(&item.value, "", units, &mut scope)
             },
         );
     }
@@ -119,16 +128,21 @@ pub(super) fn link(
             },
             |unit| unit.value.clone(),
         ),
-        (None, Some(config)) => build(config, "upstream.", scope),
+        (None, Some(config)) => build(config, "upstream.", units, scope),
         (None, None) => UpstreamLink::None,
     }
 }
 
-fn build(config: &UpstreamConfig, prefix: &str, scope: &mut Scope<'_>) -> UpstreamLink {
+fn build(
+    config: &UpstreamConfig,
+    prefix: &str,
+    units: &AllUnits,
+    scope: &mut Scope<'_>,
+) -> UpstreamLink {
     let tls = match config
         .tls
         .as_ref()
-        .map(|tls| material(tls, prefix, scope))
+        .map(|tls| material(tls, prefix, units, scope))
         .transpose()
     {
         Ok(tls) => tls.unwrap_or_default(),
@@ -164,6 +178,7 @@ fn build(config: &UpstreamConfig, prefix: &str, scope: &mut Scope<'_>) -> Upstre
 fn material(
     tls: &UpstreamTlsConfig,
     prefix: &str,
+    units: &AllUnits,
     scope: &mut Scope<'_>,
 ) -> Result<UpstreamTls, UpstreamLink> {
     let ca = match (&tls.ca_certs, &scope.run.trust) {
@@ -189,46 +204,13 @@ fn material(
             Some(bundle.for_upstream())
         }
     };
-    let client = client(tls, prefix, scope)?;
+    let client = client_pairs::of(tls, prefix, units, scope).map_err(|refusal| match refusal {
+        Refusal::NotFound => UpstreamLink::NotFound,
+        Refusal::NoValue => UpstreamLink::Refused,
+    })?;
     Ok(UpstreamTls {
         verify: tls.verify.unwrap_or_default(),
         ca,
         client: client.map(|client| Arc::new(client.for_upstream())),
     })
-}
-
-fn client(
-    tls: &UpstreamTlsConfig,
-    prefix: &str,
-    scope: &mut Scope<'_>,
-) -> Result<Option<CertifiedKey>, UpstreamLink> {
-    let run = scope.run;
-    let (field, outcome, unparsable) =
-        match (&tls.client_cert_id, &tls.client_cert, &tls.client_key) {
-            (Some(id), _, _) => {
-                let field = format!("{prefix}tls.client_cert_id");
-                (
-                    field,
-                    certificates::client_pair(run.documents, id, run),
-                    UpstreamLink::NotFound,
-                )
-            }
-            (None, Some(cert), Some(key)) => {
-                let field = format!("{prefix}tls.client_cert");
-                let outcome = certificates::pair(cert, key, &field, run);
-                (field, outcome, UpstreamLink::Refused)
-            }
-            _ => return Ok(None),
-        };
-    match outcome {
-        Ok(Ok(pair)) => Ok(Some(pair)),
-        Ok(Err(missing)) => {
-            scope.unresolved(&field, &missing);
-            Err(UpstreamLink::Refused)
-        }
-        Err(message) => {
-            scope.error("certificate", &field, &message);
-            Err(unparsable)
-        }
-    }
 }

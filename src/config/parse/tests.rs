@@ -213,6 +213,9 @@ fn scalars_are_typed_as_apisix_users_expect() {
     assert_eq!(tree("g"), Some(Text(String::new())));
 }
 
+const UNREAD: &str = "its hosts or paths cannot be read, so it refuses nothing: \
+    a broader route may answer what it was written for";
+
 #[test]
 fn one_bad_item_leaves_its_neighbours_alone() {
     let documents = read(
@@ -223,8 +226,10 @@ fn one_bad_item_leaves_its_neighbours_alone() {
     assert_eq!(
         messages(&documents),
         [
-            "a.yaml:3:16: error[wrong-type] routes/b uri: expected a string, found a number",
-            "a.yaml:4:3: error[wrong-type] routes/arr_3: it should be an object"
+            format!("a.yaml:3:3: error[guards-nothing] routes/b: {UNREAD}"),
+            "a.yaml:3:16: error[wrong-type] routes/b uri: expected a string, found a number".into(),
+            "a.yaml:4:3: error[wrong-type] routes/arr_3: it should be an object".into(),
+            format!("a.yaml:4:3: error[guards-nothing] routes/arr_3: {UNREAD}"),
         ]
     );
 }
@@ -406,7 +411,10 @@ fn json_is_read_with_places() {
             .expect("is JSON");
     assert_eq!(
         messages(&documents),
-        ["a.json:3:24: error[wrong-type] routes/1 uri: expected a string, found a number"]
+        [
+            format!("a.json:3:5: error[guards-nothing] routes/1: {UNREAD}"),
+            "a.json:3:24: error[wrong-type] routes/1 uri: expected a string, found a number".into(),
+        ]
     );
     let documents = read(r#"{"routes": [{"id": "1", "uri": "/\ud83d\ude00", "service_id": "1"}]}"#)
         .expect("is JSON");

@@ -137,15 +137,20 @@ fn field(
         "uris" => route.uris.extend(unique(check, node, 1, |check, node| {
             check.text_of(node, 1..=4096)
         })),
-        "priority" => set(&mut route.priority, check.int(&node, i64::MIN..=i64::MAX)),
+        // One that cannot be read refuses ahead of whatever it might have stood before.
+        "priority" => {
+            route.priority = check.int(&node, i64::MIN..=i64::MAX).unwrap_or(i64::MAX);
+        }
         "methods" => {
             route.methods = unique(check, node, 0, |check, node| check.word(node, METHODS))
         }
-        "host" => route.hosts.extend(one_or_many(check, node, shape::host)),
+        "host" => route
+            .hosts
+            .extend(shape::one_or_many(check, node, shape::host)),
         "hosts" => route.hosts.extend(unique(check, node, 1, shape::host)),
         "remote_addr" => route
             .remote_addrs
-            .extend(one_or_many(check, node, shape::ip)),
+            .extend(shape::one_or_many(check, node, shape::ip)),
         "remote_addrs" => route.remote_addrs.extend(unique(check, node, 1, shape::ip)),
         "vars" => {
             route.vars = match node.tree {
@@ -173,22 +178,6 @@ fn field(
         _ => lua(check, node.at, key, "; use plugins"),
     }
     true
-}
-
-/// Reads a single value; where a list stands instead, reports it and still reads its entries, so
-/// that a refused route keeps to the requests it was written for.
-fn one_or_many(
-    check: &mut Check,
-    node: Node,
-    mut decode: impl FnMut(&mut Check, Node) -> Option<String>,
-) -> Vec<String> {
-    match node.tree {
-        Tree::List(nodes) => {
-            check.error(node.at, "wrong-type", "expected a string, found a list");
-            check.each(nodes, decode)
-        }
-        _ => decode(check, node).into_iter().collect(),
-    }
 }
 
 fn lua(check: &mut Check, at: At, field: &str, instead: &str) {

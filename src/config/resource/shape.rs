@@ -157,7 +157,8 @@ fn labels(check: &mut Check, node: Node) -> Labels {
     (!labels.is_empty()).then(|| Arc::new(labels))
 }
 
-/// A list of at least `min` different texts. What could be read is returned in any case.
+/// A list of at least `min` different texts. What could be read is returned in any case, also of a
+/// text that stands where the list should: what refuses keeps to what it was written for.
 pub(super) fn unique(
     check: &mut Check,
     node: Node,
@@ -165,8 +166,16 @@ pub(super) fn unique(
     decode: impl FnMut(&mut Check, Node) -> Option<String>,
 ) -> Vec<String> {
     let at = node.at;
-    let Some(nodes) = check.list(node) else {
-        return Vec::new();
+    let nodes = match node.tree {
+        Tree::List(nodes) => nodes,
+        Tree::Text(_) => {
+            check.wrong::<()>(&node, "a list");
+            vec![node]
+        }
+        _ => {
+            check.wrong::<()>(&node, "a list");
+            return Vec::new();
+        }
     };
     let places: Vec<At> = nodes.iter().map(|node| node.at).collect();
     let values = check.each(nodes, decode);
@@ -187,6 +196,22 @@ pub(super) fn unique(
         );
     }
     values
+}
+
+/// Reads a single value; where a list stands instead, reports it and still reads its entries, so
+/// that what refuses keeps to what it was written for.
+pub(super) fn one_or_many(
+    check: &mut Check,
+    node: Node,
+    mut decode: impl FnMut(&mut Check, Node) -> Option<String>,
+) -> Vec<String> {
+    match node.tree {
+        Tree::List(nodes) => {
+            check.error(node.at, "wrong-type", "expected a string, found a list");
+            check.each(nodes, decode)
+        }
+        _ => decode(check, node).into_iter().collect(),
+    }
 }
 
 /// `*`, or an optional leading `*` and a name. Lower-cased.

@@ -122,7 +122,7 @@ fn field(
             let nodes = check.list(node).unwrap_or_default();
             halves.keys = check.each(nodes, |check, node| pem(check, node, Pem::Key));
         }
-        "sni" => ssl.snis.extend(sni(check, node)),
+        "sni" => ssl.snis.extend(shape::one_or_many(check, node, sni)),
         "snis" => ssl.snis.extend(unique(check, node, 1, sni)),
         "client" => ssl.client = client(check, node),
         "ssl_protocols" => {
@@ -138,8 +138,20 @@ fn field(
 }
 
 fn sni(check: &mut Check, node: Node) -> Option<String> {
+    let at = node.at;
     let name = shape::host(check, node)?;
+    if never_asked_for(&name) {
+        let message =
+            "no client can ask for this name: expected a host name, *. and a host name, or *";
+        check.warn(at, "unreachable-name", message);
+    }
     Some(name.strip_suffix('.').map(str::to_owned).unwrap_or(name))
+}
+
+/// APISIX takes addresses, ports and stars that are no label of their own; no handshake asks for one.
+fn never_asked_for(name: &str) -> bool {
+    let label = name.strip_prefix("*.").unwrap_or(name);
+    name != "*" && (label.contains(['*', ':', '[', ']']) || label.is_empty())
 }
 
 fn client(check: &mut Check, node: Node) -> Option<SslClientConfig> {

@@ -12,12 +12,13 @@ fn read(text: &str) -> Documents {
     parse(text, &file, &process_env()).expect("is YAML")
 }
 
-/// Findings about one item, as `field: message`.
+/// Findings about one item, as `field: message`. What the item guards is another question.
 fn findings(kind: &str, item: &str) -> Vec<String> {
     let documents = read(&format!("{kind}:\n- {item}\n"));
     documents
         .diagnostics
         .iter()
+        .filter(|found| found.code != "guards-nothing")
         .map(|found| format!("{}: {}", found.field, found.message))
         .collect()
 }
@@ -618,4 +619,26 @@ fn a_refused_global_rule_is_listed() {
         .map(|id| &**id)
         .collect();
     assert_eq!(refused, ["1", "arr_2"]);
+}
+
+#[test]
+fn refused_certificates_and_services_keep_what_could_be_read() {
+    let documents = read(
+        "ssls: [{id: 1, snis: [B.test., 'x y'], nope: 1}, {id: 2, type: client, nope: 1}, {id: 3, sni: [c.test]}, {id: 4, cert: 5}]\nservices: [{id: 1, hosts: d.test}]",
+    );
+    assert!(documents.ssls.is_empty() && documents.services.is_empty());
+    let names = documents.refused_ssls.iter();
+    let names: Vec<_> = names.map(|item| (&*item.id, &*item.value.snis)).collect();
+    assert_eq!(
+        names,
+        [
+            ("1", &["b.test".to_owned()][..]),
+            ("3", &["c.test".to_owned()])
+        ]
+    );
+    assert_eq!(documents.refused_services[0].value.hosts, ["d.test"]);
+    let unguarded = documents.diagnostics.iter();
+    let unguarded = unguarded.filter(|found| found.code == "guards-nothing");
+    let unguarded: Vec<_> = unguarded.map(|found| &*found.object).collect();
+    assert_eq!(unguarded, ["ssls/1", "ssls/4"]);
 }

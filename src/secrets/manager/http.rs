@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::HeaderValue;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{
     Body, Certificate, Client, ClientBuilder, Identity, Method, RequestBuilder, Response,
     StatusCode, Url,
@@ -56,6 +57,18 @@ pub(super) struct HttpClient {
     /// `Host` where the address had to carry another name.
     host: Option<String>,
 }
+
+/// A segment of a path as it stands in a URL.
+pub(super) fn encode(segment: &str) -> String {
+    utf8_percent_encode(segment, UNSAFE).to_string()
+}
+
+/// Everything but RFC 3986 §2.3's unreserved characters.
+const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// Status and body.
 pub(super) type Answer = (StatusCode, Zeroizing<Vec<u8>>);

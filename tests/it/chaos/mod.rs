@@ -21,8 +21,10 @@ use setting::{Place, Use};
 use crate::harness::chaos::{Climate, FORGED, Fault};
 use crate::harness::{Behaviour, Gateway, Upstream, client, wait_until};
 
-/// Seconds of the short form.
-const SHORT: u64 = 8;
+/// Seconds of the short form, at least: on a busy machine what must be seen may take longer.
+const SHORT: u64 = 3;
+/// A run in which something was not seen yet goes on for so long.
+const LONGEST: Duration = Duration::from_secs(60);
 /// No answer takes so long; every stall of a manager is longer.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// From the end of the faults until the newest values are in use: the ttl and a second, the
@@ -46,7 +48,8 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
     // A line per request would be all there is in the log of a failure.
     let builder =
         Gateway::builder().bootstrap("nginx_config: { http: { enable_access_log: false } }");
-    let climate = Climate::Mixed(Duration::from_secs((seconds / 8).clamp(2, 4)));
+    let climate = Climate::Mixed(Duration::from_secs((seconds / 4).clamp(1, 4)));
+    let began = Instant::now();
     let places = setting::places(seed, climate, builder.dir()).await;
     let history = History::default();
     for place in &places {
@@ -56,6 +59,7 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
     }
     let resources = setting::resources(&places, upstream.addr);
     let gateway = builder.resources(&*resources).start();
+    eprintln!("all is up after {:?}", began.elapsed());
     let load = Load {
         http: gateway.http(),
         https: gateway.https(),
@@ -94,7 +98,7 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
             let length = Duration::from_secs(seconds);
             let enough = |states: &BTreeSet<String>| {
                 started.elapsed() > length && unseen(&places, states, seconds).is_empty()
-                    || started.elapsed() > length * 4
+                    || started.elapsed() > LONGEST.max(length * 2)
                     || !history.findings().is_empty()
             };
             while !enough(&states) {
@@ -104,7 +108,12 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
                 look(&gateway, &mut states);
                 std::thread::sleep(turn.saturating_duration_since(Instant::now()));
             }
-            eprintln!("{} rotations, {} reloads", storm.rotations, storm.reloads);
+            eprintln!(
+                "{} rotations, {} reloads in {:?}",
+                storm.rotations,
+                storm.reloads,
+                started.elapsed()
+            );
 
             places.iter().for_each(|place| place.proxy.calm());
             let calm = Instant::now();
@@ -115,6 +124,7 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
     };
     tokio::task::block_in_place(weather);
     deletions_count(&gateway, &places[0], &history, &authority).await;
+    eprintln!("all was over after {:?}", began.elapsed());
 
     assert_eq!(history.findings(), [""; 0], "seed {seed}");
     let tally = load.tally.into_inner().unwrap();
@@ -123,7 +133,9 @@ async fn nothing_but_current_values_are_used_while_managers_misbehave() {
         tally.stalled.mean(),
         tally.otherwise.mean()
     );
-    assert!(tally.stalled.count > 100, "{tally:?} proves little");
+    // A busy machine does little in a second.
+    let least = usize::try_from(seconds * 10).unwrap_or(usize::MAX);
+    assert!(tally.stalled.count > least, "{tally:?} proves little");
     for times in [&tally.stalled, &tally.otherwise] {
         assert!(
             times.longest < PATIENCE,
@@ -201,7 +213,7 @@ fn look(gateway: &Gateway, states: &mut BTreeSet<String>) {
     }
     let status = client::get(gateway.status(), "/status/ready", &[("Host", "status")]);
     if status.text().contains("warning") {
-        states.insert("readiness warns".to_owned());
+        states.insert(WARNS.to_owned());
     }
     if status.status != 200 {
         states.insert("not ready".to_owned());
@@ -255,13 +267,17 @@ async fn deletions_count(
 fn unseen(places: &[Place], states: &BTreeSet<String>, seconds: u64) -> Vec<String> {
     let all = faults(places);
     let least = usize::try_from(seconds / 16).unwrap_or_default().max(1);
-    let rare = EVERY
-        .iter()
-        .filter(|fault| all.get(fault).is_none_or(|count| *count < least))
-        .map(|fault| format!("{fault:?}"));
+    let is_rare = |fault: &&Fault| all.get(*fault).is_none_or(|count| *count < least);
+    let mut rare: Vec<&Fault> = OF_REQUESTS.iter().filter(is_rare).collect();
+    let rare_of_tls: Vec<&Fault> = OF_TLS.iter().filter(is_rare).collect();
+    // Connections are rarer than requests: the short form takes any of theirs.
+    if seconds > SHORT || rare_of_tls.len() > OF_TLS.len() - FEW_OF_TLS {
+        rare.extend(rare_of_tls);
+    }
+    let rare = rare.into_iter().map(|fault| format!("{fault:?}"));
     let missed = STATES
         .iter()
-        .filter(|state| !states.contains(**state))
+        .filter(|state| !states.contains(**state) && (seconds > SHORT || **state != WARNS))
         .map(ToString::to_string);
     rare.chain(missed).collect()
 }
@@ -293,19 +309,21 @@ fn tell(places: &[Place], states: &BTreeSet<String>, log: &str, seconds: u64) {
     eprintln!("faults: {:?}\nstates: {states:?}", faults(places));
     let unseen = unseen(places, states, seconds);
     assert!(unseen.is_empty(), "did not happen often enough: {unseen:?}");
-    for words in [
-        "does not answer",
-        "answers again",
-        "trigger=Secrets",
-        "trigger=Source",
+    for (words, whenever) in [
+        ("does not answer", states.contains(WARNS)),
+        ("answers again", states.contains(WARNS)),
+        ("trigger=Secrets", true),
+        ("trigger=Source", true),
     ] {
-        assert!(log.contains(words), "never said: {words}");
+        assert!(!whenever || log.contains(words), "never said: {words}");
     }
 }
 
 /// States of references and of the whole that a run must have seen.
-const STATES: &[&str] = &["fresh", "stale", "refused", "readiness warns", "not ready"];
-const EVERY: &[Fault] = &[
+const STATES: &[&str] = &["fresh", "stale", "refused", WARNS, "not ready"];
+/// A manager failed five times in a row, which a short run need not see.
+const WARNS: &str = "readiness warns";
+const OF_REQUESTS: &[Fault] = &[
     Fault::Pass,
     Fault::DelayBefore,
     Fault::DelayAfter,
@@ -319,6 +337,10 @@ const EVERY: &[Fault] = &[
     Fault::Stranger,
     Fault::Garbage,
     Fault::Malformed,
+];
+/// How many of the following the short form must have seen.
+const FEW_OF_TLS: usize = 4;
+const OF_TLS: &[Fault] = &[
     Fault::WrongAuthority,
     Fault::WrongName,
     Fault::Expired,

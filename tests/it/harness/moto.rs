@@ -217,7 +217,8 @@ fn authorization(service: &str, region: &str) -> String {
     )
 }
 
-fn element(xml: &str, name: &str) -> String {
+/// The text of the first such element.
+pub fn element(xml: &str, name: &str) -> String {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
     let rest = xml.split_once(&open).expect("element must be there").1;
     rest.split_once(&close)

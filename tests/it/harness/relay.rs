@@ -29,6 +29,7 @@ pub enum Relaying {
 struct Shared {
     mode: Mutex<Relaying>,
     paths: Mutex<Vec<String>>,
+    answers: Mutex<Vec<u8>>,
     stopped: AtomicBool,
 }
 
@@ -54,6 +55,7 @@ impl Relay {
         let shared = Arc::new(Shared {
             mode: Mutex::new(mode),
             paths: Mutex::default(),
+            answers: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let accepting = Arc::clone(&shared);
@@ -84,6 +86,11 @@ impl Relay {
         lock(&self.shared.paths).clone()
     }
 
+    /// All the manager has answered so far.
+    pub fn answers(&self) -> String {
+        String::from_utf8_lossy(&lock(&self.shared.answers)).into_owned()
+    }
+
     /// Requests so far.
     pub fn count(&self) -> usize {
         lock(&self.shared.paths).len()
@@ -106,7 +113,9 @@ fn converse(shared: &Shared, mut client: TcpStream, manager: SocketAddr) {
         lock(&shared.paths).push(request.word(1).to_owned());
         let mode = *lock(&shared.mode);
         let answer = match mode {
-            Relaying::Pass => forward(&request, manager),
+            Relaying::Pass => forward(&request, manager).inspect(|answer| {
+                lock(&shared.answers).extend_from_slice(answer);
+            }),
             Relaying::Answer(status, body) => Some(in_wire_form(status, body.as_bytes())),
             Relaying::Garbage => Some(b"\x16\x03\x01 this is not HTTP\r\n\r\n\0".to_vec()),
             Relaying::Never => {

@@ -3,7 +3,6 @@
 use std::io::Read as _;
 use std::os::unix::process::CommandExt as _;
 
-use super::scanner::Scanner;
 use super::*;
 
 /// `$env://`, `${{…}}` and `nginx_config.envs` still have their values, and nothing shows them:
@@ -26,6 +25,7 @@ consumers:
     let start = |bootstrap: &str| {
         Gateway::builder()
             .bootstrap(bootstrap)
+            .bootstrap(AUDIT)
             .env("KEY_OF_TEST", &marked("env"))
             .env("TEXT_OF_TEST", &marked("text"))
             .env("LATE_OF_TEST", &marked("late"))
@@ -67,6 +67,19 @@ consumers:
         200
     );
     scanner.assert_clean("/proc", shown(&gateway));
+    let env = [
+        ("KEY_OF_TEST", "env"),
+        ("TEXT_OF_TEST", "text"),
+        ("LATE_OF_TEST", "late"),
+    ];
+    let env = env.map(|(name, value)| (name, marked(value)));
+    let env: Vec<_> = env.iter().map(|(name, value)| (*name, &**value)).collect();
+    for command in COMMANDS {
+        let text = said(&gateway, "apisix.yaml", command, &env);
+        scanner.assert_clean(&command.join(" "), text);
+    }
+    assert_quiet(&gateway, &scanner, "configuration");
+    scanner.assert_clean("`audit verify`", audit_verdict(&gateway, &env));
 
     let open = start("claviger: { allow_core_dump: true }");
     assert_eq!(status(&open, "env"), 200);

@@ -74,6 +74,17 @@ impl Scanner {
         Self(needles)
     }
 
+    /// The same, and for these secrets without a marker.
+    pub fn and(mut self, secrets: &[&str]) -> Self {
+        for secret in secrets {
+            assert!(secret.len() > 15, "too short to be told from other text");
+            for (form, bytes) in forms(secret.as_bytes()) {
+                self.0.push((format!("a secret as {form}"), bytes));
+            }
+        }
+        self
+    }
+
     /// Which forms stand in the text, and around what.
     pub fn findings(&self, text: &[u8]) -> Vec<String> {
         let mut found = Vec::new();
@@ -154,6 +165,9 @@ routes:
     );
     let gateway = Gateway::builder()
         .bootstrap("nginx_config: { http: { access_log_format: 'leak=$http_x_harmless' } }")
+        .bootstrap(&format!(
+            "claviger: {{ audit: {{ path: audit-{MARK}.log }} }}"
+        ))
         .resources(resources)
         .unready()
         .start();
@@ -169,7 +183,11 @@ routes:
         let text = said(&gateway, "apisix.yaml", command, &[]);
         found(&command.join(" "), &text);
     }
-    for log in ["logs/error.log", "logs/access.log"] {
+    let secrets = client::get(gateway.status(), "/status/secrets", &[("Host", "status")]);
+    found("/status/secrets", secrets.text().as_bytes());
+    found("`audit verify`", &audit_verdict(&gateway, &[]));
+    let audit = format!("audit-{MARK}.log");
+    for log in ["logs/error.log", "logs/access.log", &audit] {
         wait_until("the planted leak is written", || {
             let text = fs::read(gateway.dir().join(log)).unwrap_or_default();
             !scanner.findings(&text).is_empty()

@@ -7,6 +7,7 @@ mod counting;
 mod engine;
 mod env;
 mod file;
+mod forged;
 mod gcp;
 mod vault;
 

@@ -1,5 +1,6 @@
 //! From the gateway to the nodes: which one, how often, with which fields, over which connections.
 
+mod client_pairs;
 mod dns;
 mod forward;
 mod retry;

@@ -12,12 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Client, StatusCode};
 use serde::Deserialize;
 
 use super::document::Document;
-use super::http::{self, HttpClient, TlsConfig};
+use super::http::{self, HttpClient, TlsConfig, encode};
 use super::{
     BuildCtx, BuildError, DEFAULT_TIME_LIMIT, FetchError, Location, Login, Manager, ManagerDef,
     Presence, Read, seconds,
@@ -210,14 +209,3 @@ fn version_path(read: Read<'_>) -> String {
     let version = read.version.unwrap_or("latest");
     format!("{}/versions/{}", encode(read.path), encode(version))
 }
-
-fn encode(segment: &str) -> String {
-    utf8_percent_encode(segment, UNSAFE).to_string()
-}
-
-/// Everything but RFC 3986 §2.3's unreserved characters.
-const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');

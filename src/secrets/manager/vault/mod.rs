@@ -19,10 +19,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::StatusCode;
 
-use super::http::Answer;
+use super::http::{Answer, encode};
 use super::{Document, FetchError, Location, Login, Manager, ManagerDef, Presence, Read};
 use crate::secrets::reference::{Key, Reference, ReferenceError};
 use api::Call;
@@ -130,8 +129,13 @@ impl Vault {
         let question = Call::get(self.kv.mount_question());
         let engine = match self.ask(&question, deadline).await {
             Ok((StatusCode::OK, body)) => self.kv.of_mount(&body)?,
-            Ok((StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, _))
-            | Err(FetchError::ForbiddenPath(_)) => self.kv.declared.unwrap_or(Engine::V1),
+            // Somebody else's page says nothing, and what is guessed here stays.
+            Ok((StatusCode::NOT_FOUND | StatusCode::BAD_REQUEST, body))
+                if answer::speaks_vault(&body) =>
+            {
+                self.kv.declared.unwrap_or(Engine::V1)
+            }
+            Err(FetchError::ForbiddenPath(_)) => self.kv.declared.unwrap_or(Engine::V1),
             Ok((status, _)) => return Err(answer::of_status(status)),
             Err(error) => return Err(error),
         };
@@ -172,14 +176,3 @@ fn encoded_path(path: &str) -> Option<Vec<String>> {
     }
     Some(path.split('/').map(encode).collect())
 }
-
-fn encode(segment: &str) -> String {
-    utf8_percent_encode(segment, UNSAFE).to_string()
-}
-
-/// Everything but RFC 3986 §2.3's unreserved characters.
-const UNSAFE: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'-')
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'~');

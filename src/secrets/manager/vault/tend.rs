@@ -99,11 +99,9 @@ impl Session {
                     Err(error) => Err(error),
                 }
             }
-            Ok((status, _)) => match answer::of_status(status) {
-                // So `OpenBao` answers for a token on its last second; another login does not need it.
-                FetchError::ServerError(_) if self.method.makes_tokens() => Ok(lease.for_good()),
-                error => Err(error),
-            },
+            Ok((status, _)) => Err(answer::of_status(status)),
+            // So `OpenBao` answers for a token on its last second; another login does not need it.
+            Err(FetchError::ServerError(_)) if self.method.makes_tokens() => Ok(lease.for_good()),
             Err(error) => Err(error),
         };
         match renewed {
@@ -114,6 +112,8 @@ impl Session {
                     self.observer.event(&self.id, Event::Renewed { method });
                 }
             }
+            // What became of a token that is in force no longer hinders no login.
+            Err(_) if !self.state().holds(&token) => {}
             Err(error) => {
                 let soon = lease.ttl.unwrap_or(LONGEST_PAUSE) / 8;
                 self.failed(error, Some(soon));

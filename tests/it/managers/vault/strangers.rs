@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use claviger::secrets::manager::FetchError;
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
 use super::super::{Room, text};
+use super::{ID, REFERENCE, dev, found, value};
+use crate::harness::{Relay, Relaying};
 
 /// A server that says `answer` to everything, or nothing at all, and counts who asks for documents.
 async fn impostor(answer: Option<String>) -> (String, Arc<AtomicUsize>) {
@@ -168,4 +171,47 @@ async fn an_unchanged_manager_keeps_its_values_and_a_changed_one_reads_again() {
     assert!(room.secrets.configure(&[]).is_empty());
     let reason = text(&room.ensure(&[reference]).await, reference).unwrap_err();
     assert_eq!(reason, format!("no secret conf, secret_uri: {reference}"));
+}
+
+/// Waits until this path is asked for once more.
+async fn asked_again(room: &Room, relay: &Relay, path: &str) {
+    let before = relay.count();
+    let asked = || relay.paths()[before..].iter().any(|at| at.contains(path));
+    let complaint = || format!("nobody asks for {path}: {:?}", relay.paths());
+    room.wait(asked, complaint).await;
+}
+
+/// A page of something in between says nothing about the mount: taken for "no such question", it
+/// would leave the guess that the mount is one segment long, and there is none of that name.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_in_place_of_the_mount_is_no_answer_about_it() {
+    let bao = dev().await;
+    let relay = Relay::start(&bao.addr, Relaying::Pass);
+    let room = Room::new(Duration::from_millis(250), Duration::from_secs(600));
+    let mount = json!({"type": "kv", "options": {"version": "2"}});
+    bao.call("POST", "sys/mounts/team/kv", mount).await;
+    let put = async |value: &str| {
+        let data = json!({"data": {"k": value}});
+        let none = ("X-Nothing", "nothing");
+        let path = "team/kv/data/apisix/a";
+        bao.try_call_with(none, path, data).await.ok()
+    };
+    // A mount of version 2 is being upgraded for a moment.
+    while put("v").await.is_none_or(|(status, _)| status != 200) {}
+    let fields = json!({
+        "uri": relay.uri(), "prefix": "team/kv/apisix", "token": bao.token, "kv_version": 2,
+    });
+    assert_eq!(room.configure(ID, fields), []);
+    assert_eq!(value(&room).await, found("v"));
+    // After a 404 the mount is asked for anew, and that answer is a page, too.
+    relay.set(Relaying::Answer(404, "<html>"));
+    asked_again(&room, &relay, "team/kv/data/apisix/a").await;
+    relay.set(Relaying::Answer(400, "<html>"));
+    asked_again(&room, &relay, "sys/internal/ui/mounts").await;
+    assert!(put("w").await.is_some_and(|(status, _)| status == 200));
+    relay.set(Relaying::Pass);
+    room.until(REFERENCE, Ok("w")).await;
+    let no = FetchError::NoPlace("mount").kind();
+    let reads = room.told.reads.lock().unwrap();
+    assert!(!reads.contains(&Some(no)), "a false no: {reads:?}");
 }
