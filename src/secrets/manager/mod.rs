@@ -325,14 +325,13 @@ impl FetchError {
         )
     }
 
-    /// Whether it tells more than the other, where several places were tried for one reference: a
-    /// name that was only tried is rightly not found, while a policy that keeps us out wants mending.
+    /// Whether it tells more of a reference that was looked for in several places: a name that was
+    /// only tried is rightly not found.
     pub(super) fn tells_more_than(&self, other: &Self) -> bool {
-        let rank = |error: &Self| match (error, error.step()) {
-            (Self::NotFound, _) => 0,
-            (Self::Unsupported(_), _) => 1,
-            (_, Step::Policy) => 3,
-            _ => 2,
+        let rank = |error: &Self| match error {
+            Self::NotFound => 0,
+            Self::Unsupported(_) => 1,
+            error => 2 + u8::from(error.step() == Step::Policy),
         };
         rank(self) > rank(other)
     }
