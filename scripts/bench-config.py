@@ -11,6 +11,8 @@ import json
 import os
 import pathlib
 
+import benchlib
+
 
 def api_key(n: int) -> str:
     """The key of consumer n: the load generator and the gateway must agree on it."""
@@ -28,33 +30,6 @@ def route(n: int, args: argparse.Namespace, host: str | None = None) -> str:
         f"  - id: r{n}\n    host: {host or f'r{n}.bench.test'}\n    uri: /*\n"
         f"    plugins: {{ {plugins} }}\n    upstream_id: app\n"
     )
-
-
-def bootstrap(args: argparse.Namespace, out: pathlib.Path) -> dict:
-    def listen(port: int) -> dict:
-        return {"ip": "127.0.0.1", "port": port}
-
-    return {
-        "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
-        "apisix": {
-            "enable_ipv6": False,
-            "enable_control": False,
-            "node_listen": [listen(args.port)],
-            "ssl": {"enable": False},
-            "status": listen(args.port + 1),
-        },
-        "nginx_config": {
-            "worker_processes": 1,
-            "error_log": str(out / "error.log"),
-            "http": {"access_log": str(out / "access.log")},
-        },
-        "plugin_attr": {"prometheus": {"export_addr": listen(args.port + 2)}},
-        "claviger": {
-            "pid_file": str(out / "claviger.pid"),
-            "upgrade_sock": str(out / "upgrade.sock"),
-            "limits": {"keepalive_requests": 0},
-        },
-    }
 
 
 def common(args: argparse.Namespace, out: pathlib.Path) -> str:
@@ -114,7 +89,7 @@ def main() -> None:
         write("apisix.yaml", text)
         if args.change:
             return
-    (out / "config.yaml").write_text(json.dumps(bootstrap(args, out), indent=2))
+    (out / "config.yaml").write_text(json.dumps(benchlib.bootstrap(args, out), indent=2))
     secrets = out / "secrets"
     secrets.mkdir(mode=0o700, exist_ok=True)
     keys: dict[str, dict[str, str]] = {}

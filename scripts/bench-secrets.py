@@ -16,6 +16,8 @@ import threading
 import time
 import urllib.parse
 
+import benchlib
+
 PER_DOCUMENT = 100
 
 
@@ -71,33 +73,11 @@ def resources(args: argparse.Namespace) -> str:
 
 
 def bootstrap(args: argparse.Namespace) -> dict:
-    def listen(port: int) -> dict:
-        return {"ip": "127.0.0.1", "port": port}
-
-    return {
-        "deployment": {"role": "data_plane", "role_data_plane": {"config_provider": "yaml"}},
-        "apisix": {
-            "enable_ipv6": False,
-            "enable_control": False,
-            "node_listen": [listen(args.port)],
-            "ssl": {"enable": False},
-            "status": listen(args.port + 1),
-        },
-        "nginx_config": {
-            "worker_processes": 1,
-            "error_log": str(args.out / "error.log"),
-            "error_log_level": "info",
-            "http": {"access_log": str(args.out / "access.log")},
-        },
-        "plugin_attr": {
-            "prometheus": {"export_addr": listen(args.port + 2), "refresh_interval": 1}
-        },
-        "claviger": {
-            "pid_file": str(args.out / "claviger.pid"),
-            "upgrade_sock": str(args.out / "upgrade.sock"),
-            "limits": {"keepalive_requests": 0},
-        },
-    }
+    config = benchlib.bootstrap(args, args.out)
+    config["nginx_config"]["error_log_level"] = "info"
+    config["nginx_config"]["http"] = {"access_log": str(args.out / "access.log")}
+    config["plugin_attr"]["prometheus"]["refresh_interval"] = 1
+    return config
 
 
 def fill(args: argparse.Namespace) -> None:

@@ -208,8 +208,29 @@ pub fn compile(
     now: SystemTime,
 ) -> Snapshot {
     let mut diagnostics = documents.diagnostics.clone();
-    let metadata = metadata(documents, view, env, &mut diagnostics);
-    let settings = settings(documents, view, env, &mut diagnostics);
+    let metadata = resolved(
+        &documents.plugin_metadata,
+        documents,
+        view,
+        env,
+        &mut diagnostics,
+        |item, found| Diagnostic {
+            place: documents.places.locate(&item.place, &found.field),
+            object: format!("plugin_metadata/{}", item.id),
+            ..found
+        },
+    );
+    let settings = resolved(
+        &documents.settings,
+        documents,
+        view,
+        env,
+        &mut diagnostics,
+        |item, found| Diagnostic {
+            field: plugins::join(&item.id, &found.field),
+            ..found
+        },
+    );
     let trust = trust(documents, &settings, &mut diagnostics);
     let run = Compilation {
         env,
@@ -283,37 +304,21 @@ pub fn compile(
     }
 }
 
-fn metadata(
+/// Declarations with values in place, by id. `told` says what a finding is about.
+fn resolved(
+    items: &[Item<Value>],
     documents: &Documents,
     view: &View,
     env: &CompileEnv,
     diagnostics: &mut Vec<Diagnostic>,
+    told: impl Fn(&Item<Value>, Diagnostic) -> Diagnostic,
 ) -> HashMap<Arc<str>, Resolved> {
     let of = |item: &Item<Value>| {
         resolve(item, documents, view, env, |found| {
-            diagnostics.push(Diagnostic {
-                place: documents.places.locate(&item.place, &found.field),
-                object: format!("plugin_metadata/{}", item.id),
-                ..found
-            });
+            diagnostics.push(told(item, found));
         })
     };
-    documents.plugin_metadata.iter().map(of).collect()
-}
-
-fn settings(
-    documents: &Documents,
-    view: &View,
-    env: &CompileEnv,
-    diagnostics: &mut Vec<Diagnostic>,
-) -> HashMap<Arc<str>, Resolved> {
-    let of = |item: &Item<Value>| {
-        resolve(item, documents, view, env, |found| {
-            let field = plugins::join(&item.id, &found.field);
-            diagnostics.push(Diagnostic { field, ..found });
-        })
-    };
-    documents.settings.iter().map(of).collect()
+    items.iter().map(of).collect()
 }
 
 /// Puts values into a declaration. Its finding has the item's place and the field inside it.
