@@ -170,7 +170,7 @@ fn run(
     state: &mut RequestState,
     response: &mut ResponseHeader,
 ) {
-    let mut req = RequestCtx { head, state };
+    let mut req = RequestCtx::new(head, state);
     at_once(scopes.rewrite(&mut req));
     at_once(scopes.consumer_rewrite(&mut req));
     at_once(scopes.access(&mut req));

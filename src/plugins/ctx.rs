@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
+use super::body::{Ahead, BodyError, ReadBody};
 use super::respond::Source;
 use crate::consumer::{Consumer, Consumers};
 
@@ -224,9 +225,54 @@ pub struct RequestCtx<'a> {
     pub head: &'a mut RequestHeader,
     /// Everything else.
     pub state: &'a mut RequestState,
+    /// The body still to come, where a plugin of the chain said that it may ask for it.
+    body: Option<&'a mut dyn ReadBody>,
+}
+
+impl<'a> RequestCtx<'a> {
+    /// A request whose body stays where it is.
+    pub fn new(head: &'a mut RequestHeader, state: &'a mut RequestState) -> Self {
+        Self {
+            head,
+            state,
+            body: None,
+        }
+    }
+
+    /// A request whose body plugins may ask for.
+    #[must_use]
+    pub fn with_body(self, body: &'a mut dyn ReadBody) -> Self {
+        Self {
+            body: Some(body),
+            ..self
+        }
+    }
 }
 
 impl RequestCtx<'_> {
+    /// Reads the body whole before anything goes upstream; it is still forwarded. Only plugins
+    /// that were built with [`super::phase::HooksOf::reads_body`] may ask.
+    ///
+    /// # Errors
+    /// It is longer than `limit` bytes, or the client did not send it.
+    pub async fn whole_body(&mut self, limit: u64) -> Result<Ahead, BodyError> {
+        if let Some(body) = &self.state.body {
+            return if body.len() as u64 > limit {
+                Err(BodyError::TooLarge(body.len() as u64))
+            } else {
+                Ok(Ahead::Whole(body.clone()))
+            };
+        }
+        let Some(source) = self.body.as_deref_mut() else {
+            return Err(BodyError::Broken(500));
+        };
+        let ahead = source.read(limit).await?;
+        if let Ahead::Whole(body) = &ahead {
+            self.state.body = Some(body.clone());
+        }
+        Ok(ahead)
+    }
+
     /// Client address.
     #[must_use]
     pub fn client_ip(&self) -> IpAddr {

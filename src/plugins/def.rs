@@ -39,7 +39,17 @@ pub struct PluginDef {
 }
 
 /// Builds a credential from its configuration, references already replaced by values.
-pub type BuildCredential = fn(&Value) -> Result<Credential, BuildError>;
+pub type BuildCredential = fn(&Value, &CredentialCtx<'_>) -> Result<Credential, BuildError>;
+
+/// What the credential side may hold.
+pub struct CredentialCtx<'a> {
+    /// Key of the digests of this process ([`crate::consumer::digest`]).
+    pub digest_key: &'a [u8; 16],
+    /// State that outlives snapshots.
+    pub kept: &'a Kept,
+    /// Time.
+    pub clock: &'a Arc<dyn Clock>,
+}
 
 /// The credential side of an auth plugin.
 pub struct Credential {

@@ -1,6 +1,7 @@
 //! Plugins: one file each, in APISIX's groups, and the engine that runs them in APISIX's order
 //! (`spec/00` §7–§8). A plugin knows neither the proxy nor another plugin's code.
 
+pub mod body;
 pub mod chain;
 pub mod ctx;
 pub mod def;
@@ -32,6 +33,7 @@ pub const ALL: &[&PluginDef] = &[
     &traffic::mocking::DEF,
     &security::cors::DEF,
     &security::ip_restriction::DEF,
+    &auth::multi_auth::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

@@ -55,6 +55,18 @@ pub trait Rewrite: Send + Sync {
     fn rewrite<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a>;
 }
 
+/// An auth plugin as `multi-auth` asks it: one of several ways in.
+pub trait Authenticate: Send + Sync {
+    /// APISIX's name of the plugin.
+    fn name(&self) -> &'static str;
+
+    /// Attaches the client's consumer, or says what it would have answered.
+    fn authenticate<'a>(
+        &'a self,
+        req: &'a mut RequestCtx<'_>,
+    ) -> BoxFuture<'a, Result<(), Response>>;
+}
+
 /// Phase `access`: after the consumer is known.
 pub trait Access: Send + Sync {
     /// Runs once per request.
@@ -97,6 +109,8 @@ pub struct Hooks {
     pub(super) header_filter: Option<Arc<dyn HeaderFilter>>,
     pub(super) body_filter: Option<Arc<dyn BodyFilter>>,
     pub(super) log: Option<Arc<dyn Log>>,
+    pub(super) authenticate: Option<Arc<dyn Authenticate>>,
+    pub(super) reads_body: bool,
     redacted: Vec<Box<str>>,
 }
 
@@ -143,7 +157,23 @@ phase!(header_filter, HeaderFilter);
 phase!(body_filter, BodyFilter);
 phase!(log, Log);
 
+impl<T: Authenticate + 'static> HooksOf<T> {
+    /// May be one of several ways in (`multi-auth`).
+    #[must_use]
+    pub fn authenticates(mut self) -> Self {
+        self.hooks.authenticate = Some(self.plugin.clone());
+        self
+    }
+}
+
 impl<T> HooksOf<T> {
+    /// A request phase may ask for the request's body ([`RequestCtx::whole_body`]).
+    #[must_use]
+    pub fn reads_body(mut self) -> Self {
+        self.hooks.reads_body = true;
+        self
+    }
+
     /// Names a header, query argument or cookie that carries a credential.
     #[must_use]
     pub fn redacts(mut self, name: &str) -> Self {

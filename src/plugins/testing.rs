@@ -10,7 +10,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::Value;
 
 use super::ctx::{RequestCtx, RequestState};
-use super::def::{BuildCtx, BuildError, PluginDef};
+use super::def::{BuildCtx, BuildError, Credential, CredentialCtx, PluginDef};
 use super::phase::{Flow, Hooks, Step};
 use super::respond::Response;
 use crate::clock::{Clock, ManualClock};
@@ -34,6 +34,21 @@ pub(in crate::plugins) fn refusal(def: &PluginDef, json: &Value) -> String {
         Ok(_) => panic!("{json} must be refused"),
         Err(error) => format!("{}: {}", error.field, error.message),
     }
+}
+
+/// The credential side of a plugin that has one.
+pub(in crate::plugins) fn credential(
+    def: &PluginDef,
+    json: &Value,
+) -> Result<Credential, BuildError> {
+    let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
+    let ctx = CredentialCtx {
+        digest_key: &[1; 16],
+        kept: &Kept::new(),
+        clock: &clock,
+    };
+    let side = def.credential.expect("plugin has a credential side");
+    side(json, &ctx)
 }
 
 /// What surrounds a plugin while it is built.
@@ -95,10 +110,7 @@ impl Exchange {
     }
 
     pub(in crate::plugins) fn ctx(&mut self) -> RequestCtx<'_> {
-        RequestCtx {
-            head: &mut self.head,
-            state: &mut self.state,
-        }
+        RequestCtx::new(&mut self.head, &mut self.state)
     }
 
     /// Values of a request header.

@@ -246,10 +246,7 @@ impl Gateway {
                 "the response has no body and is answered here",
             ));
         }
-        let mut req = RequestCtx {
-            head: session.req_header_mut(),
-            state: &mut exchange.state,
-        };
+        let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
         exchange.scopes.header_filter(&mut req, response);
         exchange.state.status = response.status.as_u16();
         if exchange.filters_body && !is_head {

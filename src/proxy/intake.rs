@@ -72,10 +72,7 @@ impl Gateway {
             return Ok(());
         };
         let snapshot = Arc::clone(&exchange.snapshot);
-        let req = RequestCtx {
-            head,
-            state: &mut exchange.state,
-        };
+        let req = RequestCtx::new(head, &mut exchange.state);
         let host = req.host().unwrap_or_default();
         let host = host.strip_suffix('.').unwrap_or(host);
         let item = snapshot.names.find(host);
@@ -177,10 +174,7 @@ impl Gateway {
     pub(super) fn find_route(&self, session: &mut Session, exchange: &mut Exchange) {
         let snapshot = Arc::clone(&exchange.snapshot);
         let found = {
-            let req = RequestCtx {
-                head: session.req_header_mut(),
-                state: &mut exchange.state,
-            };
+            let req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
             let host = req.host_and_port().unwrap_or_default();
             let query = RouteQuery {
                 host,

@@ -95,10 +95,7 @@ impl Gateway {
             let head = session.req_header_mut();
             head.remove_header(&header::UPGRADE);
         }
-        let mut req = RequestCtx {
-            head: session.req_header_mut(),
-            state: &mut exchange.state,
-        };
+        let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
         exchange.scopes.before_proxy(&mut req);
         exchange.filters_body = exchange.scopes.filters_body();
         None
@@ -117,10 +114,7 @@ impl Gateway {
 
 /// Without a route only the global rules run, then it is 404 (`spec/00` §7.1 step 3, §9.5).
 async fn unmatched(session: &mut Session, exchange: &mut Exchange) -> Response {
-    let mut req = RequestCtx {
-        head: session.req_header_mut(),
-        state: &mut exchange.state,
-    };
+    let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
     if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
         return *response;
     }
@@ -132,10 +126,7 @@ async fn unmatched(session: &mut Session, exchange: &mut Exchange) -> Response {
 
 /// `spec/00` §7.1, steps 5–7.
 async fn run_request_phases(session: &mut Session, exchange: &mut Exchange) -> Option<Response> {
-    let mut req = RequestCtx {
-        head: session.req_header_mut(),
-        state: &mut exchange.state,
-    };
+    let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
     if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
         return Some(*response);
     }
@@ -266,10 +257,7 @@ impl ProxyHttp for Gateway {
             return Ok(None);
         };
         if exchange.filters_body && !session.was_upgraded() {
-            let mut req = RequestCtx {
-                head: session.req_header_mut(),
-                state: &mut exchange.state,
-            };
+            let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
             exchange.scopes.body_filter(&mut req, body, end);
         }
         exchange.state.body_bytes_sent += body.as_ref().map_or(0, |body| body.len() as u64);

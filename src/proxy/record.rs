@@ -35,10 +35,7 @@ impl Gateway {
         }
         state.bytes_received = head_bytes(session) + exchange.body_received;
         state.bytes_sent = session.body_bytes_sent() as u64 + sent_head_bytes(session);
-        let req = RequestCtx {
-            head: session.req_header_mut(),
-            state,
-        };
+        let req = RequestCtx::new(session.req_header_mut(), state);
         exchange.scopes.log(&req);
         if let Some(access_log) = &self.settings.access_log {
             let route = req.state.route.as_ref();

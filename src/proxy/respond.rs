@@ -44,10 +44,7 @@ pub(super) async fn send(
     // Before the filters, so that one that changes the body of an answer to HEAD takes it away.
     head.insert_header(header::CONTENT_LENGTH, length(&body))?;
     {
-        let mut req = RequestCtx {
-            head: session.req_header_mut(),
-            state: &mut exchange.state,
-        };
+        let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
         exchange.scopes.header_filter(&mut req, &mut head);
         if !is_head && exchange.scopes.filters_body() {
             exchange.scopes.body_filter(&mut req, &mut body, true);

@@ -10,7 +10,7 @@ use super::compile::{Compilation, Scope};
 use super::substitute;
 use crate::config::resource::{PluginMap, Settings};
 use crate::consumer::Digest;
-use crate::plugins::def::Owner;
+use crate::plugins::def::{CredentialCtx, Owner};
 use crate::plugins::{
     self, BuildCtx, BuildError, Credential, Hooks, Meta, Plugin, PluginDef, PluginKind,
 };
@@ -236,7 +236,13 @@ fn build_credential(
             return Ok(None);
         }
     };
-    match build(values.expose()) {
+    let env = scope.run.env;
+    let ctx = CredentialCtx {
+        digest_key: &env.index_key,
+        kept: &env.kept,
+        clock: &env.clock,
+    };
+    match build(values.expose(), &ctx) {
         Ok(Credential { lookup_key, data }) => Ok(Some(BuiltCredential {
             plugin: def,
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),

@@ -140,10 +140,7 @@ async fn answered(snapshot: &Snapshot, path: &str, key: Option<&str>) -> Option<
         clock.now(),
         SystemTime::UNIX_EPOCH,
     );
-    let mut req = RequestCtx {
-        head: &mut head,
-        state: &mut state,
-    };
+    let mut req = RequestCtx::new(&mut head, &mut state);
     let mut scopes = Scopes {
         global: Arc::clone(&snapshot.global),
         route: Arc::clone(chain),

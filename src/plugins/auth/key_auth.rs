@@ -7,20 +7,23 @@ use std::sync::Arc;
 use http::HeaderName;
 use serde::Deserialize;
 
-use super::{Fallback, challenge, refusal};
+use super::scheme::{Auth, Failure, Scheme, Trial, challenge, refusal};
 use crate::http::query;
 use crate::plugins::ctx::{Attached, RequestCtx};
-use crate::plugins::def::{self, BuildCtx, BuildError, Credential, PluginDef, PluginKind};
-use crate::plugins::phase::{Flow, Hooks, Rewrite, Step};
+use crate::plugins::def::{
+    self, BuildCtx, BuildError, Credential, CredentialCtx, PluginDef, PluginKind,
+};
+use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
 use crate::secrets::{Reference, Secret};
+use crate::telemetry::metrics::AuthFailure;
 
 pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     name: NAME,
     priority: 2500,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json| credential(def::parse(json)?)),
+    credential: Some(|json, ctx| credential(def::parse(json)?, ctx)),
 };
 
 const NAME: &str = "key-auth";
@@ -65,10 +68,9 @@ struct KeyAuth {
     hide_credentials: bool,
     missing: Response,
     unknown: Response,
-    fallback: Fallback,
 }
 
-fn build(config: KeyAuthConfig, _ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
+fn build(config: KeyAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
     let header = HeaderName::try_from(config.header)
         .map_err(|_| BuildError::invalid("header", "must be a header name"))?;
     let challenge = challenge("apikey", &config.realm)?;
@@ -78,14 +80,13 @@ fn build(config: KeyAuthConfig, _ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError
         hide_credentials: config.hide_credentials,
         missing: refusal("Missing API key in request", &challenge),
         unknown: refusal("Invalid API key in request", &challenge),
-        fallback: Fallback::build(NAME, &challenge, config.anonymous_consumer)?,
     };
     let (header, query) = (plugin.header.clone(), plugin.query.clone());
-    let hooks = Hooks::of(plugin).rewrite();
+    let hooks = Auth::hooks(NAME, plugin, &challenge, config.anonymous_consumer, ctx)?;
     Ok(hooks.redacts(header.as_str()).redacts(&query).done())
 }
 
-fn credential(config: CredentialConfig) -> Result<Credential, BuildError> {
+fn credential(config: CredentialConfig, _: &CredentialCtx<'_>) -> Result<Credential, BuildError> {
     let refused = if config.key.is_empty() {
         Some("must not be empty")
     } else if Reference::is_reference(&config.key) {
@@ -110,21 +111,26 @@ enum Found {
     Query,
 }
 
-impl Rewrite for KeyAuth {
-    fn rewrite<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a> {
-        let presented = self.presented(req);
-        let Some((found, key)) = presented else {
-            return self.fail(req, &self.missing).into();
+impl Scheme for KeyAuth {
+    fn authenticate(&self, req: &mut RequestCtx<'_>) -> Trial<'_> {
+        let Some((found, key)) = self.presented(req) else {
+            return Err(Failure::ready(AuthFailure::Missing, &self.missing)).into();
         };
         let entry = key.as_deref().and_then(|key| known(req, key));
         let Some(attached) = entry else {
-            return self.fail(req, &self.unknown).into();
+            return Err(Failure::ready(AuthFailure::Unknown, &self.unknown)).into();
         };
-        req.attach_consumer(attached);
         if self.hide_credentials {
-            self.hide(req, found);
+            self.remove(req, found);
         }
-        Step::CONTINUE
+        Ok(Some(attached)).into()
+    }
+
+    fn hide(&self, req: &mut RequestCtx<'_>) {
+        if self.hide_credentials {
+            self.remove(req, Found::Header);
+            self.remove(req, Found::Query);
+        }
     }
 }
 
@@ -149,23 +155,14 @@ impl KeyAuth {
         Some((Found::Query, Some(key)))
     }
 
-    fn fail(&self, req: &mut RequestCtx<'_>, refusal: &Response) -> Flow {
-        let flow = self.fallback.fall_back(req, refusal);
-        if self.hide_credentials && matches!(flow, Flow::Continue) {
-            self.hide(req, Found::Header);
-            self.hide(req, Found::Query);
-        }
-        flow
-    }
-
-    fn hide(&self, req: &mut RequestCtx<'_>, found: Found) {
+    fn remove(&self, req: &mut RequestCtx<'_>, found: Found) {
         match found {
             Found::Header => drop(req.head.remove_header(&self.header)),
-            Found::Query => self.hide_query(req),
+            Found::Query => self.remove_query(req),
         }
     }
 
-    fn hide_query(&self, req: &mut RequestCtx<'_>) {
+    fn remove_query(&self, req: &mut RequestCtx<'_>) {
         let Some(query) = req.query() else { return };
         let ours = |name: &str| *name == *self.query;
         if !query::args(query).any(|(name, _)| ours(&name)) {
@@ -204,7 +201,7 @@ mod tests {
 
     use super::*;
     use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
-    use crate::plugins::testing::{Exchange, answered, body_text, built, refusal};
+    use crate::plugins::testing::{self, Exchange, answered, body_text, built, refusal};
 
     fn consumer(name: &str, custom_id: Option<&str>) -> Arc<Consumer> {
         Arc::new(Consumer {
@@ -445,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_credential_needs_a_key_that_is_a_value() {
-        let side = DEF.credential.expect("plugin has a credential side");
+        let side = |json: &serde_json::Value| testing::credential(&DEF, json);
         let found = side(&json!({"key": "k"})).map(|found| found.lookup_key.expose().to_vec());
         assert_eq!(found.ok(), Some(b"k".to_vec()));
         for (json, field) in [

@@ -135,10 +135,7 @@ mod tests {
     fn page(built: &Built, state: &mut RequestState) -> String {
         let mut head = RequestHeader::build("GET", b"/", None).expect("a head");
         let log = built.hooks.log.as_ref().expect("has the log phase");
-        log.log(&RequestCtx {
-            head: &mut head,
-            state,
-        });
+        log.log(&RequestCtx::new(&mut head, state));
         String::from_utf8(built.metrics.render()).expect("pages are text")
     }
 

@@ -4,6 +4,7 @@
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 
+use super::auth::AuthFailure;
 use super::secrets::SecretMetrics;
 
 /// The `claviger_*` metrics that rooms count into. Gauges that are known only when asked come
@@ -28,7 +29,7 @@ impl OwnMetrics {
                 registry,
                 "auth_failures_total",
                 "Requests an auth plugin refused.",
-                &["plugin"],
+                &["plugin", "reason"],
             ),
         }
     }
@@ -46,8 +47,9 @@ impl OwnMetrics {
 
     /// The counter of refusals by `plugin`; taken when a plugin is built.
     #[must_use]
-    pub fn auth_failures(&self, plugin: &'static str) -> IntCounter {
-        self.auth_failures.with_label_values(&[plugin])
+    pub fn auth_failures(&self, plugin: &'static str, reason: AuthFailure) -> IntCounter {
+        let labels = [plugin, reason.label()];
+        self.auth_failures.with_label_values(&labels)
     }
 }
 

@@ -5,6 +5,7 @@
 //! scrape. The page is made anew for each scrape: APISIX caches it for `refresh_interval` because
 //! its counters live in shared memory, ours cost a copy of ready text.
 
+mod auth;
 mod claviger;
 mod config;
 mod connections;
@@ -21,6 +22,7 @@ use prometheus::{Encoder, Registry, TextEncoder};
 
 use crate::clock::{Clock, SystemClock};
 
+pub use auth::AuthFailure;
 pub use claviger::OwnMetrics;
 pub use config::{FamilyConfig, MetricsConfig, MetricsConfigError};
 pub use connections::{ConnectionCounts, Connections, OpenRequest};

@@ -176,7 +176,7 @@ fn claviger_metrics_are_on_the_page() {
     own.secrets()
         .fetched("vault/main", Some("sealed"), Duration::from_millis(20));
     own.refused("two-hosts");
-    own.auth_failures("key-auth").inc();
+    own.auth_failures("key-auth", AuthFailure::Unknown).inc();
     metrics.register(Arc::new(|page: &mut Page| {
         let facts = SecretFacts {
             manager: "vault/main".to_owned(),
@@ -196,7 +196,7 @@ fn claviger_metrics_are_on_the_page() {
         "claviger_secret_unresolved{manager=\"vault/main\"} 1",
         "claviger_secret_oldest_age_seconds{manager=\"vault/main\"} 9",
         "claviger_protocol_refusals_total{reason=\"two-hosts\"} 1",
-        "claviger_auth_failures_total{plugin=\"key-auth\"} 1",
+        "claviger_auth_failures_total{plugin=\"key-auth\",reason=\"unknown\"} 1",
         "x_http_requests_total 0",
         "x_nginx_http_current_connections{state=\"active\"} 0",
     ] {

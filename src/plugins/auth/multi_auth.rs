@@ -1,0 +1,124 @@
+//! `multi-auth`: several ways in; the first that lets the client in is taken (`spec/02` §6).
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use http::{HeaderValue, header};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use super::scheme::refusal;
+use crate::plugins::ctx::RequestCtx;
+use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
+use crate::plugins::phase::{Authenticate, Flow, Hooks, Rewrite, Step};
+use crate::plugins::respond::Response;
+
+pub(in crate::plugins) const DEF: PluginDef = PluginDef {
+    name: "multi-auth",
+    priority: 2600,
+    kind: PluginKind::Auth,
+    build: |json, ctx| build(def::parse(json)?, ctx),
+    credential: None,
+};
+
+#[derive(Deserialize)]
+struct MultiAuthConfig {
+    /// Ways in, in order: objects with one plugin each.
+    auth_plugins: Vec<Map<String, Value>>,
+}
+
+struct MultiAuth {
+    ways: Box<[Arc<dyn Authenticate>]>,
+}
+
+fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
+    if config.auth_plugins.len() < 2 {
+        let message = "must hold at least two plugins";
+        return Err(BuildError::invalid("auth_plugins", message));
+    }
+    let mut ways = Vec::new();
+    let mut redacted: Vec<Box<str>> = Vec::new();
+    for (place, plugins) in config.auth_plugins.iter().enumerate() {
+        let field = format!("auth_plugins[{place}]");
+        let mut plugins = plugins.iter();
+        let (Some((name, settings)), None) = (plugins.next(), plugins.next()) else {
+            let message = "must be an object of one plugin and its settings";
+            return Err(BuildError::invalid(field, message));
+        };
+        let hooks = way(name, settings, &field, ctx)?;
+        redacted.extend(hooks.redacted().iter().cloned());
+        ways.extend(hooks.authenticate);
+    }
+    let ways = ways.into();
+    let hooks = Hooks::of(MultiAuth { ways }).rewrite().reads_body();
+    let hooks = redacted
+        .iter()
+        .fold(hooks, |hooks, name| hooks.redacts(name));
+    Ok(hooks.done())
+}
+
+fn way(name: &str, settings: &Value, field: &str, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
+    let refused = |message: String| Err(BuildError::invalid(field, message));
+    let Some((_, def)) = crate::plugins::find(name) else {
+        return refused(format!("{name} plugin did not found"));
+    };
+    if def.kind != PluginKind::Auth || def.name == DEF.name {
+        return refused(format!("{name} plugin is not supported"));
+    }
+    let hooks = (def.build)(settings, ctx).map_err(|error| {
+        let at = if error.field.is_empty() {
+            format!("{field}.{name}")
+        } else {
+            format!("{field}.{name}.{}", error.field)
+        };
+        let message = format!("plugin {name} check schema failed: {}", error.message);
+        BuildError::invalid(at, message)
+    })?;
+    if hooks.authenticate.is_none() {
+        return refused(format!("{name} plugin is not supported"));
+    }
+    Ok(hooks)
+}
+
+impl Rewrite for MultiAuth {
+    fn rewrite<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a> {
+        Step::Wait(self.first(req))
+    }
+}
+
+impl MultiAuth {
+    fn first<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Flow> {
+        Box::pin(async move {
+            let mut challenge = None;
+            for way in &self.ways {
+                match way.authenticate(req).await {
+                    Ok(()) => return Flow::Continue,
+                    Err(answer) => {
+                        log::debug!(
+                            "{} failed to authenticate the request, code: {}",
+                            way.name(),
+                            answer.status
+                        );
+                        challenge = challenge_of(&answer).or(challenge);
+                    }
+                }
+            }
+            refused(challenge)
+        })
+    }
+}
+
+/// APISIX sends the challenge of the last plugin that failed.
+fn refused(challenge: Option<HeaderValue>) -> Flow {
+    let message = "Authorization Failed";
+    match challenge {
+        Some(challenge) => refusal(message, &challenge).into(),
+        None => Response::message(401, message).into(),
+    }
+}
+
+fn challenge_of(answer: &Response) -> Option<HeaderValue> {
+    let mut headers = answer.headers.iter();
+    let (_, value) = headers.find(|(name, _)| name == header::WWW_AUTHENTICATE)?;
+    Some(value.clone())
+}
