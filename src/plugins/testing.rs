@@ -9,6 +9,7 @@ use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::ctx::{RequestCtx, RequestState};
 use super::def::{BuildCtx, BuildError, Credential, CredentialCtx, PluginDef};
 use super::phase::{Flow, Hooks, Step};
@@ -57,6 +58,7 @@ pub(in crate::plugins) struct With {
     pub(in crate::plugins) metadata: Value,
     pub(in crate::plugins) attr: Value,
     pub(in crate::plugins) https_ports: Vec<u16>,
+    pub(in crate::plugins) throttle: Option<Arc<Throttle>>,
 }
 
 impl With {
@@ -74,6 +76,7 @@ impl With {
             metrics: &Arc::new(Metrics::new("apisix_")),
             kept: &Kept::new(),
             clock: &clock,
+            throttle: self.throttle.as_ref(),
         };
         (def.build)(json, &ctx)
     }

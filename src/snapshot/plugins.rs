@@ -327,6 +327,7 @@ fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'
         metrics: &env.metrics,
         kept: &env.kept,
         clock: &env.clock,
+        throttle: env.throttle.as_ref(),
     };
     let built = if json.get("_meta").is_some() {
         (def.build)(substitute::without_meta(json).expose(), &ctx)

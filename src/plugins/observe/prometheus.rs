@@ -127,6 +127,7 @@ mod tests {
             metrics: &metrics,
             kept: &Kept::new(),
             clock: &clock,
+            throttle: None,
         };
         let hooks = (DEF.build)(config, &ctx).expect("builds");
         Built { metrics, hooks }
