@@ -38,6 +38,7 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     }
     let mut ways = Vec::new();
     let mut redacted: Vec<Box<str>> = Vec::new();
+    let mut reads_body = false;
     for (place, plugins) in config.auth_plugins.iter().enumerate() {
         let field = format!("auth_plugins[{place}]");
         let mut plugins = plugins.iter();
@@ -47,10 +48,16 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         };
         let hooks = way(name, settings, &field, ctx)?;
         redacted.extend(hooks.redacted().iter().cloned());
+        reads_body |= hooks.reads_body;
         ways.extend(hooks.authenticate);
     }
     let ways = ways.into();
-    let hooks = Hooks::of(MultiAuth { ways }).rewrite().reads_body();
+    let hooks = Hooks::of(MultiAuth { ways }).rewrite();
+    let hooks = if reads_body {
+        hooks.reads_body()
+    } else {
+        hooks
+    };
     let hooks = redacted
         .iter()
         .fold(hooks, |hooks, name| hooks.redacts(name));
