@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 9] = [
     &["clock", "diagnostic", "ip_set", "kept", "sharded"],
     &["http", "expr", "jwt", "telemetry"],
     &["secrets", "config"],
-    &["tls", "upstream", "consumer", "routing"],
+    &["tls", "ldap", "upstream", "consumer", "routing"],
     &["plugins"],
     &["snapshot"],
     &["reload"],
