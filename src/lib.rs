@@ -8,7 +8,7 @@
 //! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sealed`] [`sharded`] [`wipe`] |
 //! | 1 | [`http`] [`callout`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
-//! | 3 | [`tls`] [`upstream`] [`consumer`] [`routing`] |
+//! | 3 | [`tls`] [`ldap`] [`upstream`] [`consumer`] [`routing`] |
 //! | 4 | [`plugins`] |
 //! | 5 | [`snapshot`] |
 //! | 6 | [`reload`] |
@@ -33,6 +33,7 @@ pub mod config;
 pub mod secrets;
 
 pub mod consumer;
+pub mod ldap;
 pub mod routing;
 pub mod tls;
 pub mod upstream;

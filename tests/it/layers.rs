@@ -18,7 +18,7 @@ const LAYERS: [&[&str]; 9] = [
     ],
     &["http", "callout", "expr", "jwt", "telemetry"],
     &["secrets", "config"],
-    &["tls", "upstream", "consumer", "routing"],
+    &["tls", "ldap", "upstream", "consumer", "routing"],
     &["plugins"],
     &["snapshot"],
     &["reload"],
