@@ -154,8 +154,11 @@ impl<S: Scheme> Auth<S> {
     fn conclude(&self, req: &mut RequestCtx<'_>, verdict: Verdict<'_>) -> Flow {
         match self.settle(req, verdict) {
             Ok(attached) => {
-                if let Some(attached) = attached {
-                    req.attach_consumer(attached);
+                match attached {
+                    Some(attached) => req.attach_consumer(attached),
+                    // An earlier plugin's consumer stays.
+                    None if req.state.consumer.is_some() => {}
+                    None => req.remove_identity(),
                 }
                 Flow::Continue
             }
