@@ -55,7 +55,7 @@ consumers:
   - { username: alice, labels: { custom_id: 'Jürgen' }, plugins: { key-auth: { key: alice-own } } }
   - { id: alice/credentials/phone, plugins: { key-auth: { key: alice-phone } } }
   - { id: alice/credentials/laptop, labels: { custom_id: ignored }, plugins: { key-auth: { key: alice-laptop } } }
-  - { username: bob, labels: { custom_id: \"two\\nlines\" }, plugins: { key-auth: { key: bob-own } } }
+  - { username: bob, labels: { custom_id: \"bell\\a\" }, plugins: { key-auth: { key: bob-own } } }
   - { username: guest }
   - { username: broken, plugins: { no-such-plugin: {} } }
 routes:
@@ -64,6 +64,7 @@ routes:
   - { id: 3, uri: /nobody, plugins: { key-auth: { anonymous_consumer: nobody } }, NODE }
   - { id: 4, uri: /broken, plugins: { key-auth: { anonymous_consumer: broken } }, NODE }
   - { id: 5, uri: /open, NODE }
+  - { id: 6, uri: /socket, enable_websocket: true, plugins: { key-auth: {} }, NODE }
 ";
 
 #[test]
@@ -123,6 +124,16 @@ fn no_connection_option_takes_the_identity_away() {
             None => assert_eq!(reply.status, 400, "{said:?}"),
         }
     }
+    let headers = [
+        ("apikey", "bob-own"),
+        ("Upgrade", "websocket"),
+        ("Connection", "upgrade, X-Consumer-Username"),
+        ("X-Consumer-Username", "root"),
+    ];
+    get(&gateway, "/socket", &headers);
+    let seen = upstream.take().pop().unwrap();
+    assert_eq!(seen.header("upgrade"), Some("websocket"));
+    assert_eq!(identity(&seen), bob, "an upgrade keeps what is ours");
     // Naming the credential hides it from us too.
     let headers = [("apikey", "bob-own"), ("Connection", "apikey")];
     assert_eq!(get(&gateway, "/one", &headers).status, 401);

@@ -6,8 +6,8 @@ fn labels_open_and_close() {
         r#"
 consumers:
   - { username: blue, labels: { team: blue }, plugins: { key-auth: { key: blue } } }
-  - { username: list, labels: { team: '["green", "blue"]' }, plugins: { key-auth: { key: list } } }
-  - { username: commas, labels: { team: 'green, blue', role: guest }, plugins: { key-auth: { key: commas } } }
+  - { username: list, labels: { team: '["green","blue"]' }, plugins: { key-auth: { key: list } } }
+  - { username: commas, labels: { team: 'green,blue', role: guest }, plugins: { key-auth: { key: commas } } }
   - { username: plain, plugins: { key-auth: { key: plain } } }
   - { username: owner, labels: { team: blue } }
   - { id: owner/credentials/c, labels: { team: red }, plugins: { key-auth: { key: credential } } }

@@ -5,7 +5,8 @@ consumer_groups:
   - { id: staff, plugins: { response-rewrite: { headers: { set: { X-Group: staff } } } } }
 consumers:
   - { username: alice, group_id: staff, plugins: { key-auth: { key: alice } } }
-  - { username: bob, plugins: { key-auth: { key: bob }, consumer-restriction: { type: route_id, blacklist: [by-consumer] } } }
+  - { username: bob, plugins: { key-auth: { key: bob } } }
+  - { username: carol, plugins: { key-auth: { key: carol }, consumer-restriction: { type: route_id, blacklist: [by-consumer] } } }
   - { username: guest }
 services:
   - { id: shop, NODE }
@@ -47,7 +48,9 @@ fn names_groups_services_and_routes_decide() {
         ("/none", "", Some((401, check("service_id")))),
         ("/route", "", None),
         ("/by-consumer", "alice", None),
-        ("/by-consumer", "bob", Some((403, forbidden("route_id")))),
+        ("/by-consumer", "carol", Some((403, forbidden("route_id")))),
+        // The consumer's own takes the place of the route's, as any plugin does.
+        ("/name", "carol", None),
     ] {
         upstream.forget();
         let reply = get(&gateway, path, &[("apikey", key)]);
