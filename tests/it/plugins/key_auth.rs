@@ -131,8 +131,8 @@ fn the_anonymous_consumer_takes_what_failed() {
     );
     wait_until("the log says why", || {
         gateway.log().contains(
-            "key-auth failed to authenticate the request, code: 401. error: failed to get the \
-             anonymous consumer",
+            "key-auth failed to authenticate the request, code: 401. error: failed to get \
+             anonymous consumer nobody",
         )
     });
 }

@@ -1,0 +1,1 @@
+//! The scheme as a plugin, on requests made by hand.
