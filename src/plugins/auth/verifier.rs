@@ -147,6 +147,16 @@ impl Verifier {
         })
     }
 
+    /// One that has room for so many questions.
+    #[cfg(test)]
+    pub(super) fn with_places(pending: usize, clock: &Arc<dyn Clock>) -> Arc<Self> {
+        let limits = Limits {
+            pending,
+            patience: PATIENCE,
+        };
+        Arc::new(Self::new(1, limits, Arc::clone(clock)))
+    }
+
     fn new(computing: usize, limits: Limits, clock: Arc<dyn Clock>) -> Self {
         Self {
             limits,
