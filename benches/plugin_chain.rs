@@ -112,6 +112,7 @@ impl Bench {
     fn scopes(&self, names: &[&str]) -> Scopes {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let ctx = BuildCtx {
+            trust: &claviger::callout::Trust::System,
             owner: &claviger::plugins::def::Owner::new("routes/1"),
             metadata: &Value::Null,
             attr: &Value::Null,

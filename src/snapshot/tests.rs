@@ -49,6 +49,7 @@ impl Bench {
                 clock,
                 resolver: Arc::new(resolver.expect("nothing is asked yet")),
                 throttle: None,
+                trust: crate::callout::Trust::System,
             },
         }
     }

@@ -42,6 +42,7 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     }
     let mut ways = Vec::new();
     let mut redacted: Vec<Box<str>> = Vec::new();
+    let mut reads_body = false;
     for (place, plugins) in config.auth_plugins.iter().enumerate() {
         let field = format!("auth_plugins[{place}]");
         let mut plugins = plugins.iter();
@@ -51,13 +52,19 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         };
         let hooks = way(name, settings, &field, ctx)?;
         redacted.extend(hooks.redacted().iter().cloned());
+        reads_body |= hooks.reads_body;
         ways.extend(hooks.authenticate);
     }
     let multi = MultiAuth {
         ways: ways.into(),
         throttle: ctx.throttle.cloned(),
     };
-    let hooks = Hooks::of(multi).rewrite().reads_body();
+    let hooks = Hooks::of(multi).rewrite();
+    let hooks = if reads_body {
+        hooks.reads_body()
+    } else {
+        hooks
+    };
     let hooks = redacted
         .iter()
         .fold(hooks, |hooks, name| hooks.redacts(name));
