@@ -34,7 +34,7 @@ impl Stored {
         match Hash::parse(text) {
             None => Ok(Self::Plain(digest(ctx.digest_key, secret.expose()))),
             Some(Ok(hash)) => {
-                let hashed = Hashed::new(hash, text, ctx.digest_key);
+                let hashed = Hashed::new(hash, text, ctx.digest_key, ctx.kept);
                 Ok(Self::Hashed(Arc::new(hashed)))
             }
             Some(Err(message)) => refused(message),

@@ -21,18 +21,20 @@ pub(super) struct Hashed {
     hash: Hash,
     /// Differs where the hash does.
     id: Digest,
-    /// Digest of the one secret it is the hash of, once that was presented. Goes with the
-    /// credential.
-    right: OnceLock<Digest>,
+    /// Digest of the one secret it is the hash of, once that was presented. Outlives the
+    /// credential's object where that is built anew with the same hash.
+    right: Arc<OnceLock<Digest>>,
 }
 
 impl Hashed {
     /// `text` is what `hash` was parsed from.
-    pub(super) fn new(hash: Hash, text: &str, digest_key: &[u8; 16]) -> Self {
+    pub(super) fn new(hash: Hash, text: &str, digest_key: &[u8; 16], kept: &Kept) -> Self {
+        let id = digest(digest_key, text.as_bytes());
+        let key = format!("auth/right/{:x}", u128::from_ne_bytes(id));
         Self {
             hash,
-            id: digest(digest_key, text.as_bytes()),
-            right: OnceLock::new(),
+            id,
+            right: kept.entry(&key, OnceLock::new),
         }
     }
 
@@ -278,9 +280,13 @@ mod tests {
     const BCRYPT: &str = "$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm";
 
     fn hashed(text: &str) -> Arc<Hashed> {
+        hashed_in(&Kept::new(), text)
+    }
+
+    fn hashed_in(kept: &Kept, text: &str) -> Arc<Hashed> {
         let hash = Hash::parse(text).expect("text is a hash");
         let hash = hash.ok().expect("hash is supported");
-        Arc::new(Hashed::new(hash, text, &KEY))
+        Arc::new(Hashed::new(hash, text, &KEY, kept))
     }
 
     fn question(candidates: &[&Arc<Hashed>], secret: &str) -> Question {
@@ -299,8 +305,9 @@ mod tests {
     const LONG: Duration = Duration::from_secs(20);
 
     #[tokio::test]
-    async fn a_right_secret_is_computed_once_and_goes_with_its_credential() {
-        let (verifier, alice) = (verifier(1, 4, LONG), hashed(BCRYPT));
+    async fn a_right_secret_is_computed_once_and_goes_with_its_hash() {
+        let kept = Kept::new();
+        let (verifier, alice) = (verifier(1, 4, LONG), hashed_in(&kept, BCRYPT));
         let digest = digest(&KEY, b"hunter2");
         assert!(!alice.remembers(&digest));
         assert_eq!(
@@ -312,9 +319,15 @@ mod tests {
         verifier.permits.close();
         let again = verifier.ask(question(&[&alice], "hunter2")).await;
         assert_eq!(again, Answer::Right(0));
-        // The same hash on another credential object begins anew.
-        let renewed = verifier.ask(question(&[&hashed(BCRYPT)], "hunter2")).await;
-        assert_eq!(renewed, Answer::Busy);
+        // A credential that is built anew with the same hash knows it too.
+        let renewed = hashed_in(&kept, BCRYPT);
+        drop(alice);
+        let again = verifier.ask(question(&[&renewed], "hunter2")).await;
+        assert_eq!(again, Answer::Right(0));
+        drop(renewed);
+        let later = hashed_in(&kept, BCRYPT);
+        let later = verifier.ask(question(&[&later], "hunter2")).await;
+        assert_eq!(later, Answer::Busy, "nobody held it meanwhile");
     }
 
     #[tokio::test]
