@@ -59,8 +59,8 @@ fn hashes_of_other_programs_are_understood() {
     for (password, text) in VECTORS {
         let hash = hash(text);
         assert!(hash.is_of(password.as_bytes()), "{text}");
-        let (upper, longer) = (password.to_uppercase(), format!("{password} "));
-        for wrong in ["", &upper, &longer, &password[1..], text] {
+        let longer = format!("{password} ");
+        for wrong in ["", &longer, text] {
             assert!(!hash.is_of(wrong.as_bytes()), "{wrong:?} of {text}");
         }
         let ended = [password.as_bytes(), b"\0"].concat();
