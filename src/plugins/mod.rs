@@ -37,6 +37,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &security::csrf::DEF,
     &auth::multi_auth::DEF,
+    &auth::basic_auth::DEF,
     &auth::key_auth::DEF,
     &security::acl::DEF,
     &security::consumer_restriction::DEF,
