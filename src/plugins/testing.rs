@@ -1,5 +1,6 @@
 //! What unit tests of plugins share: a request to run hooks on, and a way to build a plugin.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -46,6 +47,7 @@ pub(in crate::plugins) fn credential(
         digest_key: &[1; 16],
         kept: &Kept::new(),
         clock: &clock,
+        warnings: &RefCell::default(),
     };
     let side = def.credential.expect("plugin has a credential side");
     side(json, &ctx)
