@@ -5,3 +5,4 @@ pub(super) mod jwt_auth;
 pub(super) mod key_auth;
 pub(super) mod multi_auth;
 mod scheme;
+pub(super) mod throttle;
