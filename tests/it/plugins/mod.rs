@@ -3,6 +3,8 @@
 mod cors;
 mod engine;
 mod ip_restriction;
+mod jwe_decrypt;
+mod jwt_auth;
 mod key_auth;
 mod mocking;
 mod prometheus;
