@@ -4,8 +4,6 @@
 mod credential;
 mod keys;
 mod remembered;
-#[cfg(test)]
-mod tests;
 mod token;
 
 use std::sync::Arc;
@@ -338,3 +336,6 @@ fn attached(entry: &CredentialEntry) -> Attached {
         credential_id: entry.credential_id().cloned(),
     }
 }
+
+#[cfg(test)]
+mod tests;
