@@ -9,6 +9,8 @@ mod cors;
 mod csrf;
 mod engine;
 mod ip_restriction;
+mod jwe_decrypt;
+mod jwt_auth;
 mod key_auth;
 mod mocking;
 mod prometheus;
