@@ -1,0 +1,6 @@
+//! Signed tokens: the standards' own, and those of the libraries that clients use.
+
+mod clients;
+mod jwks;
+mod keys;
+mod vectors;
