@@ -23,7 +23,8 @@ pub struct JwkSet {
 /// A key of a set.
 #[derive(Debug, Clone)]
 pub struct Jwk {
-    /// What tokens name it by (`kid`); unlike that of any other key of the set.
+    /// What tokens name it by (`kid`). Another key of the set may have it where its algorithm is
+    /// another (RFC 7517 §4.5).
     pub kid: Option<Box<str>>,
     /// The key, bound to its algorithm.
     pub key: VerifyingKey,
@@ -53,8 +54,8 @@ pub enum JwkSetError {
     /// A private key: whoever reads the set can sign.
     #[error("key {0} holds the private member \"{1}\": expected public keys only")]
     Private(usize, &'static str),
-    /// Two keys that verify have one `kid`.
-    #[error("key {1} has the kid of key {0}")]
+    /// Two keys that verify have one `kid` and one algorithm, so that a token could mean either.
+    #[error("key {1} has the kid and the algorithm of key {0}")]
     DuplicateKid(usize, usize),
     /// A set of nothing.
     #[error("set has no keys")]
@@ -121,7 +122,7 @@ impl JwkSet {
             }
         }
         let (mut keys, mut ignored) = (Vec::new(), Vec::new());
-        let mut kids: Vec<(Box<str>, usize)> = Vec::new();
+        let mut places: Vec<usize> = Vec::new();
         for (place, raw) in raw.keys.iter().enumerate() {
             let key = match raw.read(rules) {
                 Ok(key) => key,
@@ -130,13 +131,15 @@ impl JwkSet {
                     continue;
                 }
             };
-            if let Some(kid) = &key.kid {
-                if let Some((_, earlier)) = kids.iter().find(|(known, _)| known == kid) {
-                    return Err(JwkSetError::DuplicateKid(*earlier, place));
-                }
-                kids.push((kid.clone(), place));
+            let same =
+                |known: &Jwk| known.kid == key.kid && known.key.algorithm() == key.key.algorithm();
+            if key.kid.is_some()
+                && let Some(earlier) = keys.iter().position(same)
+            {
+                return Err(JwkSetError::DuplicateKid(places[earlier], place));
             }
             keys.push(key);
+            places.push(place);
         }
         match ignored.first() {
             _ if !keys.is_empty() => Ok(Self { keys, ignored }),

@@ -1,13 +1,15 @@
 //! What a plugin declares about itself, and what it may hold when it is built.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::phase::Hooks;
+use crate::callout::Trust;
 use crate::clock::Clock;
 use crate::kept::Kept;
 use crate::secrets::Secret;
@@ -49,6 +51,16 @@ pub struct CredentialCtx<'a> {
     pub kept: &'a Kept,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// What is to be told of a credential that serves all the same.
+    pub warnings: &'a RefCell<Vec<BuildError>>,
+}
+
+impl CredentialCtx<'_> {
+    /// Tells something about `field`; the credential still serves.
+    pub fn warn(&self, field: impl Into<String>, message: impl Into<String>) {
+        let warning = BuildError::invalid(field, message);
+        self.warnings.borrow_mut().push(warning);
+    }
 }
 
 /// The credential side of an auth plugin.
@@ -124,8 +136,12 @@ pub struct BuildCtx<'a> {
     pub metrics: &'a Arc<Metrics>,
     /// State that outlives snapshots.
     pub kept: &'a Kept,
+    /// What servers that plugins call must prove, where the plugin does not say otherwise.
+    pub trust: &'a Trust,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// Addresses that failed too often, where `claviger.auth.throttle` asks for that.
+    pub throttle: Option<&'a Arc<Throttle>>,
 }
 
 /// Decodes a configuration object; `null` counts as `{}` (`spec/00` §1.3). Unknown fields are

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod chain;
+pub mod claims;
 pub mod ctx;
 pub mod def;
 pub mod meta;
@@ -20,6 +21,7 @@ mod security;
 mod traffic;
 mod transform;
 
+pub use auth::throttle::{Throttle, ThrottleSettings};
 pub use chain::{Chain, Plugin, Scopes};
 pub use ctx::{RequestCtx, RequestState, RouteInfo};
 pub use def::{BuildCtx, BuildError, Credential, PluginDef, PluginKind};
@@ -34,6 +36,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::cors::DEF,
     &security::ip_restriction::DEF,
     &auth::multi_auth::DEF,
+    &auth::jwt_auth::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

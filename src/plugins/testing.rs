@@ -1,5 +1,6 @@
 //! What unit tests of plugins share: a request to run hooks on, and a way to build a plugin.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -9,10 +10,12 @@ use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::ctx::{RequestCtx, RequestState};
 use super::def::{BuildCtx, BuildError, Credential, CredentialCtx, PluginDef};
 use super::phase::{Flow, Hooks, Step};
 use super::respond::Response;
+use crate::callout::Trust;
 use crate::clock::{Clock, ManualClock};
 use crate::consumer::Consumers;
 use crate::kept::Kept;
@@ -46,6 +49,7 @@ pub(in crate::plugins) fn credential(
         digest_key: &[1; 16],
         kept: &Kept::new(),
         clock: &clock,
+        warnings: &RefCell::default(),
     };
     let side = def.credential.expect("plugin has a credential side");
     side(json, &ctx)
@@ -57,6 +61,8 @@ pub(in crate::plugins) struct With {
     pub(in crate::plugins) metadata: Value,
     pub(in crate::plugins) attr: Value,
     pub(in crate::plugins) https_ports: Vec<u16>,
+    pub(in crate::plugins) throttle: Option<Arc<Throttle>>,
+    pub(in crate::plugins) trust: Trust,
 }
 
 impl With {
@@ -73,7 +79,9 @@ impl With {
             https_ports: &self.https_ports,
             metrics: &Arc::new(Metrics::new("apisix_")),
             kept: &Kept::new(),
+            trust: &self.trust,
             clock: &clock,
+            throttle: self.throttle.as_ref(),
         };
         (def.build)(json, &ctx)
     }

@@ -32,4 +32,5 @@ mod scale;
 mod secret_rotation;
 mod smoke;
 mod tls;
+mod tokens;
 mod upstream;

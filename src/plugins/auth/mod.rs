@@ -1,5 +1,8 @@
 //! Group `auth`: plugins that tell who a client is. What they share stands in [`scheme`].
 
+mod hide;
+pub(super) mod jwt_auth;
 pub(super) mod key_auth;
 pub(super) mod multi_auth;
 mod scheme;
+pub(super) mod throttle;

@@ -57,7 +57,10 @@ impl Library {
         drop(stdin);
         let output = child.wait_with_output().unwrap();
         let script = self.script;
-        assert!(output.status.success(), "{script} failed; run scripts/setup.sh test");
+        assert!(
+            output.status.success(),
+            "{script} failed; run scripts/setup.sh test"
+        );
         let results: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(results.len(), jobs.len());
         results
@@ -79,7 +82,10 @@ impl Library {
 }
 
 fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
 }
 
 /// Claims that the consumer of this key's name has.
@@ -111,8 +117,12 @@ async fn gateway(keys: &[Key], upstream: &Upstream) -> (Gateway, OpenBao) {
             builder = builder.file(&format!("keys/{name}/public"), &key.public);
             ("public_key", format!("$secret://file/keys/{name}/public"))
         } else {
-            bao.put_v2(&format!("keys/{name}"), json!({ "public": key.public })).await;
-            ("public_key", format!("$secret://vault/bao/keys/{name}/public"))
+            bao.put_v2(&format!("keys/{name}"), json!({ "public": key.public }))
+                .await;
+            (
+                "public_key",
+                format!("$secret://vault/bao/keys/{name}/public"),
+            )
         };
         consumers += &format!(
             "  - {{ username: of-{name}, plugins: {{ jwt-auth: {{ key: {name}, algorithm: {}, \
@@ -131,14 +141,24 @@ async fn gateway(keys: &[Key], upstream: &Upstream) -> (Gateway, OpenBao) {
 
 /// Ways to carry a token.
 const WAYS: [fn(&mut Connection, &str) -> Reply; 4] = [
-    |connection, token| ask(connection, "/", &[("Authorization", &format!("Bearer {token}"))]),
+    |connection, token| {
+        ask(
+            connection,
+            "/",
+            &[("Authorization", &format!("Bearer {token}"))],
+        )
+    },
     |connection, token| ask(connection, "/", &[("Authorization", token)]),
     |connection, token| ask(connection, &format!("/?a=1&jwt={token}"), &[]),
     |connection, token| ask(connection, "/", &[("Cookie", &format!("a=1; jwt={token}"))]),
 ];
 
 fn ask(connection: &mut Connection, target: &str, headers: &[(&str, &str)]) -> Reply {
-    let headers: Vec<_> = [("Host", "a.test")].iter().chain(headers).copied().collect();
+    let headers: Vec<_> = [("Host", "a.test")]
+        .iter()
+        .chain(headers)
+        .copied()
+        .collect();
     connection.request("GET", target, &headers);
     connection.expect_reply()
 }
@@ -166,7 +186,10 @@ fn tampered(token: &str, key: &Key, others: &[Algorithm]) -> Vec<(String, String
     for none in ["none", "None", "NONE", ""] {
         let header = encode(&json!({ "typ": "JWT", "alg": none }).to_string());
         copies.push(("alg none, unsigned", format!("{header}.{payload}.")));
-        copies.push(("alg none, signed", format!("{header}.{payload}.{signature}")));
+        copies.push((
+            "alg none, signed",
+            format!("{header}.{payload}.{signature}"),
+        ));
     }
     let mut copies: Vec<_> = copies
         .into_iter()
@@ -174,7 +197,10 @@ fn tampered(token: &str, key: &Key, others: &[Algorithm]) -> Vec<(String, String
         .collect();
     for other in others.iter().filter(|other| **other != key.algorithm) {
         let header = encode(&json!({ "typ": "JWT", "alg": other.name() }).to_string());
-        copies.push((format!("alg {other}"), format!("{header}.{payload}.{signature}")));
+        copies.push((
+            format!("alg {other}"),
+            format!("{header}.{payload}.{signature}"),
+        ));
     }
     if !key.is_secret() {
         // The public key, which anyone has, as a shared secret.
@@ -190,7 +216,10 @@ fn tampered(token: &str, key: &Key, others: &[Algorithm]) -> Vec<(String, String
 }
 
 async fn speaks(library: &Library) {
-    let keys: Vec<_> = keys::all().into_iter().filter(|key| library.knows(key)).collect();
+    let keys: Vec<_> = keys::all()
+        .into_iter()
+        .filter(|key| library.knows(key))
+        .collect();
     let others = keys::others(&keys);
     let upstream = Upstream::start(Behaviour::ok());
     let (gateway, _bao) = gateway(&keys, &upstream).await;
@@ -225,7 +254,9 @@ async fn speaks(library: &Library) {
 
     let algorithms: Vec<_> = Algorithm::ALL.to_vec();
     let kinds = ["another key", "expired", "not yet valid"];
-    let kinds = kinds.iter().flat_map(|kind| keys.iter().map(move |key| (kind, key)));
+    let kinds = kinds
+        .iter()
+        .flat_map(|kind| keys.iter().map(move |key| (kind, key)));
     let signed = kinds
         .zip(bad)
         .map(|((kind, key), token)| (format!("{} {kind}", key.name), token.clone()));
@@ -236,21 +267,38 @@ async fn speaks(library: &Library) {
     for (number, (what, token)) in signed.chain(changed).enumerate() {
         let reply = WAYS[number % WAYS.len()](&mut connection, &token);
         assert_eq!(reply.status, 401, "{what}");
-        assert_eq!(reply.header("www-authenticate"), Some("Bearer realm=\"jwt\""), "{what}");
+        assert_eq!(
+            reply.header("www-authenticate"),
+            Some("Bearer realm=\"jwt\""),
+            "{what}"
+        );
     }
-    assert_eq!(upstream.count(), served, "nothing refused reaches the upstream");
+    assert_eq!(
+        upstream.count(),
+        served,
+        "nothing refused reaches the upstream"
+    );
 }
 
 /// What our keys sign is what the library expects, and it sees every change.
 fn understands(library: &Library) {
-    let keys: Vec<_> = keys::all().into_iter().filter(|key| library.knows(key)).collect();
+    let keys: Vec<_> = keys::all()
+        .into_iter()
+        .filter(|key| library.knows(key))
+        .collect();
     let others = keys::others(&keys);
     let tokens: Vec<_> = keys
         .iter()
         .map(|key| key.signs().encode(&claims(key)).unwrap())
         .collect();
-    let good = keys.iter().zip(&tokens).map(|(key, token)| to_verify(key, token));
-    let strange = others.iter().zip(&tokens).map(|(key, token)| to_verify(key, token));
+    let good = keys
+        .iter()
+        .zip(&tokens)
+        .map(|(key, token)| to_verify(key, token));
+    let strange = others
+        .iter()
+        .zip(&tokens)
+        .map(|(key, token)| to_verify(key, token));
     let changed = keys.iter().zip(&tokens).map(|(key, token)| {
         let (_, changed) = tampered(token, key, &[]).swap_remove(1);
         to_verify(key, &changed)

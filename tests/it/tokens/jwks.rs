@@ -24,18 +24,29 @@ fn jwk(key: &Key, kid: &str) -> Value {
         return json!({ "kty": "RSA", "kid": kid, "use": "sig", "n": n, "e": e });
     }
     if let Ok(ec) = public.ec_key() {
-        let (mut x, mut y) = (openssl::bn::BigNum::new().unwrap(), openssl::bn::BigNum::new().unwrap());
+        let (mut x, mut y) = (
+            openssl::bn::BigNum::new().unwrap(),
+            openssl::bn::BigNum::new().unwrap(),
+        );
         let mut scratch = BigNumContext::new().unwrap();
         ec.public_key()
             .affine_coordinates(ec.group(), &mut x, &mut y, &mut scratch)
             .unwrap();
         let size = i32::try_from(ec.group().degree()).unwrap().div_euclid(8) + 1;
-        let size = if ec.group().degree() % 8 == 0 { size - 1 } else { size };
+        let size = if ec.group().degree() % 8 == 0 {
+            size - 1
+        } else {
+            size
+        };
         let coordinate = |number: openssl::bn::BigNum| encode(&number.to_vec_padded(size).unwrap());
         let crv = format!("P-{}", ec.group().degree());
         return json!({ "kty": "EC", "kid": kid, "crv": crv, "x": coordinate(x), "y": coordinate(y) });
     }
-    let crv = if key.name == "Ed448" { "Ed448" } else { "Ed25519" };
+    let crv = if key.name == "Ed448" {
+        "Ed448"
+    } else {
+        "Ed25519"
+    };
     json!({ "kty": "OKP", "kid": kid, "crv": crv, "x": encode(&public.raw_public_key().unwrap()) })
 }
 
@@ -76,7 +87,9 @@ const QUICK: &str = "claviger: { secrets: { ttl: 1, neg_ttl: 1 } }";
 
 fn status(gateway: &Gateway, token: &str) -> u16 {
     let authorization = format!("Bearer {token}");
-    gateway.get("a.test", "/", &[("Authorization", &authorization)]).status
+    gateway
+        .get("a.test", "/", &[("Authorization", &authorization)])
+        .status
 }
 
 /// An identity provider: answers every path with its key set.
@@ -96,7 +109,11 @@ fn keys_by_address_are_fetched_ahead_of_requests_and_rotate_within_the_ttl() {
         .start();
     let (old_token, new_token) = (token(&old, Some("old")), token(&new, Some("new")));
     assert_eq!(status(&gateway, &old_token), 200);
-    assert_eq!(status(&gateway, &token(&old, None)), 200, "the only key of its algorithm");
+    assert_eq!(
+        status(&gateway, &token(&old, None)),
+        200,
+        "the only key of its algorithm"
+    );
     assert_eq!(status(&gateway, &token(&old, Some("other"))), 401);
     assert_eq!(status(&gateway, &new_token), 401);
     let asked = provider.requests();
@@ -106,13 +123,28 @@ fn keys_by_address_are_fetched_ahead_of_requests_and_rotate_within_the_ttl() {
     // Both for a while, then the new one alone.
     provider.set(Behaviour::Answer(200, set(&[(&old, "old"), (&new, "new")])));
     let changed = Instant::now();
-    wait_until("the new key is known", || status(&gateway, &new_token) == 200);
-    assert!(changed.elapsed() < Duration::from_secs(5), "{:?}", changed.elapsed());
+    wait_until("the new key is known", || {
+        status(&gateway, &new_token) == 200
+    });
+    assert!(
+        changed.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        changed.elapsed()
+    );
     assert_eq!(status(&gateway, &old_token), 200);
     provider.set(Behaviour::Answer(200, set(&[(&new, "new")])));
-    wait_until("the old key is gone", || status(&gateway, &old_token) == 401);
+    wait_until("the old key is gone", || {
+        status(&gateway, &old_token) == 401
+    });
     assert_eq!(status(&gateway, &new_token), 200);
-    assert_eq!(upstream.requests().last().unwrap().header("x-consumer-username"), Some("tester"));
+    assert_eq!(
+        upstream
+            .requests()
+            .last()
+            .unwrap()
+            .header("x-consumer-username"),
+        Some("tester")
+    );
 }
 
 #[test]
@@ -161,7 +193,12 @@ fn a_provider_that_fails_leaves_its_keys_in_force_until_it_says_they_are_gone() 
         let before = provider.count();
         wait_until("it answers again", || provider.count() > before);
     }
-    assert!(provider.requests().iter().all(|request| request.start.contains("/keys")));
+    assert!(
+        provider
+            .requests()
+            .iter()
+            .all(|request| request.start.contains("/keys"))
+    );
     provider.set(Behaviour::Answer(404, String::new()));
     wait_until("its word counts", || status(&gateway, &good) == 401);
     provider.set(Behaviour::Answer(200, good_set));
@@ -183,7 +220,9 @@ fn a_provider_that_is_not_there_means_no_key() {
     assert_eq!(status(&gateway, &token(&signer, Some("a"))), 401);
     assert_eq!(upstream.count(), 0);
     provider.set(Behaviour::Answer(200, set(&[(&signer, "a")])));
-    wait_until("it came up", || status(&gateway, &token(&signer, Some("a"))) == 200);
+    wait_until("it came up", || {
+        status(&gateway, &token(&signer, Some("a"))) == 200
+    });
 }
 
 /// Whoever can read the set could sign; and a private key in it is one that others have.
@@ -197,12 +236,21 @@ fn a_set_that_must_not_be_public_is_refused_whole() {
         .bootstrap(QUICK)
         .resources(resources(&upstream, &format!("jwks_uri: '{uri}'")))
         .start();
-    assert_eq!(status(&gateway, &token(&secret, Some("b"))), 401, "no secret by address");
+    assert_eq!(
+        status(&gateway, &token(&secret, Some("b"))),
+        401,
+        "no secret by address"
+    );
     assert_eq!(status(&gateway, &token(&rsa, Some("a"))), 200);
     let mut private = jwk(&rsa, "a");
     private["d"] = json!("hunter2hunter2");
-    provider.set(Behaviour::Answer(200, json!({ "keys": [private] }).to_string()));
-    wait_until("the set is refused", || status(&gateway, &token(&rsa, Some("a"))) == 401);
+    provider.set(Behaviour::Answer(
+        200,
+        json!({ "keys": [private] }).to_string(),
+    ));
+    wait_until("the set is refused", || {
+        status(&gateway, &token(&rsa, Some("a"))) == 401
+    });
     wait_until("the log says why", || {
         gateway.log().contains("holds the private member \\\"d\\\"")
             || gateway.log().contains("holds the private member \"d\"")
@@ -224,16 +272,24 @@ async fn a_set_by_reference_may_hold_secrets_and_rotates_live() {
         bao.token,
         resources(&upstream, fields)
     );
-    let gateway = Gateway::builder().bootstrap(QUICK).resources(resources).start();
+    let gateway = Gateway::builder()
+        .bootstrap(QUICK)
+        .resources(resources)
+        .start();
     let hs = token(&secret, Some("s"));
     assert_eq!(status(&gateway, &hs), 200);
     assert_eq!(status(&gateway, &token(&key("RS256"), Some("r"))), 401);
-    bao.put_v2("idp", json!({ "jwks": set(&[(&ed, "e")]) })).await;
+    bao.put_v2("idp", json!({ "jwks": set(&[(&ed, "e")]) }))
+        .await;
     let eddsa = token(&ed, Some("e"));
-    wait_until("the new set is in force", || status(&gateway, &eddsa) == 200);
+    wait_until("the new set is in force", || {
+        status(&gateway, &eddsa) == 200
+    });
     assert_eq!(status(&gateway, &hs), 401);
     bao.put_v2("idp", json!({ "jwks": "no set" })).await;
-    wait_until("what is no set is refused", || status(&gateway, &eddsa) == 401);
+    wait_until("what is no set is refused", || {
+        status(&gateway, &eddsa) == 401
+    });
 }
 
 #[test]
@@ -253,7 +309,12 @@ fn a_set_in_place_holds_every_kind_of_key() {
     let fields = format!("jwks: {}", json!({ "keys": jwks }));
     let gateway = Gateway::start(resources(&upstream, &fields));
     for key in &keys {
-        assert_eq!(status(&gateway, &token(key, Some(key.name))), 200, "{}", key.name);
+        assert_eq!(
+            status(&gateway, &token(key, Some(key.name))),
+            200,
+            "{}",
+            key.name
+        );
         for other in keys.iter().filter(|other| other.name != key.name) {
             let status = status(&gateway, &token(key, Some(other.name)));
             assert_eq!(status, 401, "{} as {}", key.name, other.name);
@@ -266,7 +327,10 @@ fn addresses_that_cannot_be_trusted_are_told_by_check() {
     let upstream = Upstream::start(Behaviour::ok());
     for (address, expected) in [
         ("http://idp.test/keys", "expected https://"),
-        ("https://u:p@idp.test/keys", "expected https://host[:port]/path"),
+        (
+            "https://u:p@idp.test/keys",
+            "expected https://host[:port]/path",
+        ),
         ("idp.test/keys", "expected https://host[:port]/path"),
         ("$env://URI", "goes into jwks"),
     ] {

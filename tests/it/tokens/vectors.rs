@@ -62,15 +62,24 @@ fn the_tokens_of_the_standards_are_accepted_and_no_changed_one_is() {
                 let mut parts = parts.clone();
                 parts[place] = &changed;
                 let changed = parts.join(".");
-                assert!(!verifies(&key, &changed), "{source}: part {place}, bit {bit}");
+                assert!(
+                    !verifies(&key, &changed),
+                    "{source}: part {place}, bit {bit}"
+                );
             }
         }
         for end in 1..8 {
-            assert!(!verifies(&key, &token[..token.len() - end]), "{source}: cut by {end}");
+            assert!(
+                !verifies(&key, &token[..token.len() - end]),
+                "{source}: cut by {end}"
+            );
         }
         assert!(!verifies(&key, &format!("{token}AA")), "{source}: longer");
         let header = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
-        for unsigned in [format!("{header}.{}.", parts[1]), format!("{}.{}.", parts[0], parts[1])] {
+        for unsigned in [
+            format!("{header}.{}.", parts[1]),
+            format!("{}.{}.", parts[0], parts[1]),
+        ] {
             assert!(!verifies(&key, &unsigned), "{source}: unsigned");
         }
     }
@@ -93,6 +102,11 @@ fn a_set_with_the_private_members_of_a_vector_is_refused() {
     let (_, _, mut jwk, _) = vectors().swap_remove(9);
     jwk["d"] = json!("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
     let error = JwkSet::from_value(&json!({ "keys": [jwk] }), JwkRules::default());
-    let error = error.expect_err("RFC 8037 A.1 is a private key").to_string();
-    assert_eq!(error, "key 0 holds the private member \"d\": expected public keys only");
+    let error = error
+        .expect_err("RFC 8037 A.1 is a private key")
+        .to_string();
+    assert_eq!(
+        error,
+        "key 0 holds the private member \"d\": expected public keys only"
+    );
 }
