@@ -163,6 +163,27 @@ fn no_request_asks_the_provider() {
     assert!(provider.count() <= 2, "{} requests", provider.count());
 }
 
+/// With a ttl of minutes: who signs with a key that was not there yet need not wait for it to end.
+#[test]
+fn a_kid_that_the_set_lacks_has_it_read_again_once() {
+    let (old, new) = (key("ES256"), key("EdDSA"));
+    let provider = provider(&set(&[(&old, "old")]));
+    let upstream = Upstream::start(Behaviour::ok());
+    let uri = format!("http://{}/keys", provider.addr);
+    let gateway = Gateway::start(resources(&upstream, &format!("jwks_uri: '{uri}'")));
+    assert_eq!(status(&gateway, &token(&old, Some("old"))), 200);
+    provider.set(Behaviour::Answer(200, set(&[(&old, "old"), (&new, "new")])));
+    let new_token = token(&new, Some("new"));
+    assert_eq!(status(&gateway, &new_token), 401, "no request waits");
+    wait_until("the new key is known", || status(&gateway, &new_token) == 200);
+    let read = provider.count();
+    for number in 0..300 {
+        let unknown = token(&old, Some(&format!("kid-{number}")));
+        assert_eq!(status(&gateway, &unknown), 401);
+    }
+    assert!(provider.count() <= read + 1, "{} reads more", provider.count() - read);
+}
+
 #[test]
 fn a_provider_that_fails_leaves_its_keys_in_force_until_it_says_they_are_gone() {
     let signer = key("ES384");

@@ -15,7 +15,7 @@ use super::keys::KeySet;
 use crate::consumer::CredentialEntry;
 use crate::jwt::{Algorithm, Family, VerifyingKey};
 use crate::plugins::def::{BuildError, Credential, CredentialCtx};
-use crate::secrets::{Reference, Secret};
+use crate::secrets::{Again, Reference, Secret};
 
 /// Credential side.
 #[derive(Deserialize)]
@@ -75,6 +75,8 @@ pub(in crate::plugins::auth) struct Verification {
     pub(in crate::plugins::auth) keys: KeySet,
     /// Leeway in seconds.
     pub(in crate::plugins::auth) grace: f64,
+    /// Has a set of keys read again that may hold a new one by now.
+    pub(in crate::plugins::auth) again: Option<Again>,
 }
 
 impl Verification {
@@ -145,6 +147,7 @@ pub(super) fn build(
     let data: Arc<dyn Any + Send + Sync> = Arc::new(Verification {
         keys: KeySet::new(plain, named),
         grace: grace.into(),
+        again: ctx.again.clone(),
     });
     let lookup_key = config.key.0;
     Ok(Credential { lookup_key, data })

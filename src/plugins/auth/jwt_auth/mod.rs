@@ -270,7 +270,14 @@ impl JwtAuth {
         let key = verification
             .keys
             .choose(header.algorithm, header.kid.as_deref());
-        let key = key.map_err(|reason| self.failed(reason))?;
+        let key = key.map_err(|reason| {
+            if reason == AuthFailure::Unknown
+                && let Some(again) = &verification.again
+            {
+                again.ask();
+            }
+            self.failed(reason)
+        })?;
         if !key.verify(compact.message, &signature) {
             return Err(self.failed(AuthFailure::Mismatch));
         }
