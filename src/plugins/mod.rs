@@ -37,6 +37,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &auth::multi_auth::DEF,
     &auth::jwt_auth::DEF,
+    &auth::jwe_decrypt::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

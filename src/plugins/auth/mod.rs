@@ -1,6 +1,8 @@
 //! Group `auth`: plugins that tell who a client is. What they share stands in [`scheme`].
 
+mod bearer;
 mod hide;
+pub(super) mod jwe_decrypt;
 pub(super) mod jwt_auth;
 pub(super) mod key_auth;
 pub(super) mod multi_auth;

@@ -18,8 +18,8 @@ use serde::Deserialize;
 use self::credential::Verification;
 use self::remembered::{Remembered, Seen};
 use self::token::{Ask, Asked, Header, Payload, User};
-use super::hide;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
+use super::{bearer, hide};
 use crate::consumer::{CredentialEntry, Digest};
 use crate::http::{cookie, query};
 use crate::jwt::{Compact, decode_base64url};
@@ -162,8 +162,8 @@ fn asked(claims: &[String]) -> Result<Asked, BuildError> {
 
 /// A token as it was found.
 enum Presented {
-    /// In the header, whose value has a prefix of this length.
-    Header(HeaderValue, usize),
+    /// In the header, perhaps behind `Bearer`.
+    Header(HeaderValue),
     Text(String),
     /// What can be none, such as two arguments.
     Unusable,
@@ -172,7 +172,7 @@ enum Presented {
 impl Presented {
     fn bytes(&self) -> &[u8] {
         match self {
-            Self::Header(value, prefix) => &value.as_bytes()[*prefix..],
+            Self::Header(value) => bearer::token(value.as_bytes()),
             Self::Text(text) => text.as_bytes(),
             Self::Unusable => &[],
         }
@@ -204,8 +204,7 @@ impl JwtAuth {
             if self.hide_credentials {
                 drop(req.head.remove_header(&self.header));
             }
-            let prefix = bearer_prefix(value.as_bytes());
-            return Some(Presented::Header(value, prefix));
+            return Some(Presented::Header(value));
         }
         if let Some(found) = self.argument(req) {
             if self.hide_credentials {
@@ -304,14 +303,6 @@ impl JwtAuth {
         {
             *req.state.extension() = TokenPayload::new(&payload);
         }
-    }
-}
-
-/// Length of the two spellings that are taken off.
-fn bearer_prefix(value: &[u8]) -> usize {
-    match value.first_chunk() {
-        Some(b"Bearer " | b"bearer ") => 7,
-        _ => 0,
     }
 }
 
