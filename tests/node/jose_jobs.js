@@ -13,6 +13,11 @@ async function run(job) {
       const jwt = new jose.SignJWT(job.claims).setProtectedHeader({ alg: job.alg, ...job.header });
       return { token: await jwt.sign(await key(job)) };
     }
+    if (job.do === 'encrypt') {
+      const jwe = new jose.CompactEncrypt(new TextEncoder().encode(job.text));
+      const secret = new TextEncoder().encode(job.key);
+      return { token: await jwe.setProtectedHeader(job.header).encrypt(secret) };
+    }
     const { payload } = await jose.jwtVerify(job.token, await key(job), { algorithms: [job.alg] });
     return { claims: payload };
   } catch (error) {

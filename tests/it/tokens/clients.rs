@@ -17,7 +17,7 @@ use crate::harness::client::Reply;
 use crate::harness::{Behaviour, Connection, Gateway, OpenBao, Upstream, tool};
 
 /// A library that signs and verifies.
-struct Library {
+pub struct Library {
     program: &'static str,
     script: &'static str,
     /// Names of keys it knows no algorithm for.
@@ -34,7 +34,7 @@ const JSONWEBTOKEN: Library = Library {
     script: "tests/node/jsonwebtoken_jobs.js",
     lacks: &["EdDSA", "Ed448"],
 };
-const JOSE: Library = Library {
+pub const JOSE: Library = Library {
     program: "node",
     script: "tests/node/jose_jobs.js",
     lacks: &[],
@@ -43,7 +43,7 @@ const JOSE: Library = Library {
 impl Library {
     /// Runs jobs `{do: sign, alg, key, claims, header}` and `{do: verify, alg, key, token}`, whose
     /// results are `{token}`, `{claims}` or `{error}`.
-    fn run(&self, jobs: &[Value]) -> Vec<Value> {
+    pub fn run(&self, jobs: &[Value]) -> Vec<Value> {
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join(self.script);
         let mut child = Command::new(tool(self.program))
             .arg(script)

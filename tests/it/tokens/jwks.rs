@@ -83,7 +83,7 @@ fn resources(upstream: &Upstream, fields: &str) -> String {
     )
 }
 
-const QUICK: &str = "claviger: { secrets: { ttl: 1, neg_ttl: 1 } }";
+const QUICK: &str = "apisix: { lru: { secret: { ttl: 1, neg_ttl: 1 } } }";
 
 fn status(gateway: &Gateway, token: &str) -> u16 {
     let authorization = format!("Bearer {token}");
@@ -175,13 +175,19 @@ fn a_kid_that_the_set_lacks_has_it_read_again_once() {
     provider.set(Behaviour::Answer(200, set(&[(&old, "old"), (&new, "new")])));
     let new_token = token(&new, Some("new"));
     assert_eq!(status(&gateway, &new_token), 401, "no request waits");
-    wait_until("the new key is known", || status(&gateway, &new_token) == 200);
+    wait_until("the new key is known", || {
+        status(&gateway, &new_token) == 200
+    });
     let read = provider.count();
     for number in 0..300 {
         let unknown = token(&old, Some(&format!("kid-{number}")));
         assert_eq!(status(&gateway, &unknown), 401);
     }
-    assert!(provider.count() <= read + 1, "{} reads more", provider.count() - read);
+    assert!(
+        provider.count() <= read + 1,
+        "{} reads more",
+        provider.count() - read
+    );
 }
 
 #[test]
