@@ -134,7 +134,7 @@ mod tests {
             names.iter().all(|name| super::super::shape::is_id(name)),
             "{names:?}"
         );
-        assert_eq!(manager(addresses[0]).name, "jwks-idp.test-85b2aaf5eb5aa35e");
+        assert_eq!(manager(addresses[0]).name, "jwks-idp.test-531202cabfa181b2");
     }
 
     #[test]

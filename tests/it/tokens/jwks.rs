@@ -196,11 +196,12 @@ fn a_provider_that_fails_leaves_its_keys_in_force_until_it_says_they_are_gone() 
     let good_set = set(&[(&signer, "a")]);
     let provider = provider(&good_set);
     let upstream = Upstream::start(Behaviour::ok());
-    let uri = format!("http://{}/keys", provider.addr);
-    let gateway = Gateway::builder()
-        .bootstrap(QUICK)
-        .resources(resources(&upstream, &format!("jwks_uri: '{uri}'")))
-        .start();
+    let gateway = Gateway::start(format!(
+        "secrets:\n  - {{ id: http/idp, uri: 'http://{}/keys', format: json, ttl: 0.2, \
+         neg_ttl: 0.2 }}\n{}",
+        provider.addr,
+        resources(&upstream, "jwks: $secret://http/idp/body")
+    ));
     let good = token(&signer, Some("a"));
     for trouble in [
         Behaviour::Answer(503, "{}".to_owned()),

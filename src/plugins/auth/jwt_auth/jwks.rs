@@ -59,3 +59,128 @@ pub(super) fn read(
 const IN_PLACE: &str = "jwks";
 const BY_ADDRESS: &str = "jwks_uri";
 const FIELDS: [&str; 2] = [IN_PLACE, BY_ADDRESS];
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::DEF;
+    use super::super::credential::Verification;
+    use crate::jwt::Algorithm;
+    use crate::plugins::testing;
+    use crate::telemetry::metrics::AuthFailure;
+
+    fn p256() -> serde_json::Value {
+        json!({"kty": "EC", "crv": "P-256", "x": "f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",
+            "y": "x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"})
+    }
+
+    fn named(kid: &str) -> serde_json::Value {
+        let mut key = p256();
+        key["kid"] = json!(kid);
+        key
+    }
+
+    fn secret() -> serde_json::Value {
+        json!({"kty": "oct", "kid": "s", "k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T"})
+    }
+
+    /// Which of these tokens, by algorithm and kid, find a key; or the refusal.
+    fn finds(
+        settings: &serde_json::Value,
+        tokens: &[(Algorithm, Option<&str>)],
+    ) -> Result<Vec<Result<(), AuthFailure>>, String> {
+        let credential = testing::credential(&DEF, settings)
+            .map_err(|error| format!("{}: {}", error.field, error.message))?;
+        let data = credential.data.downcast_ref::<Verification>();
+        let keys = &data.expect("credential of this plugin").keys;
+        let find = |(algorithm, kid): &(Algorithm, Option<&str>)| {
+            keys.choose(Some(*algorithm), *kid).map(drop)
+        };
+        Ok(tokens.iter().map(find).collect())
+    }
+
+    use Algorithm::{ES256, HS256};
+
+    #[test]
+    fn a_set_stands_in_place_as_text_or_beside_a_key() {
+        let set = json!({"keys": [named("a"), named("b"), secret()]});
+        let tokens = [
+            (ES256, Some("a")),
+            (ES256, Some("b")),
+            (ES256, Some("c")),
+            (ES256, None),
+            (HS256, Some("s")),
+        ];
+        let unknown = Err(AuthFailure::Unknown);
+        for jwks in [set.clone(), json!(set.to_string())] {
+            let found = finds(&json!({"key": "k", "jwks": jwks}), &tokens);
+            assert_eq!(found, Ok(vec![Ok(()), Ok(()), unknown, unknown, Ok(())]));
+        }
+        // What an address gives holds no secret.
+        let found = finds(&json!({"key": "k", "jwks_uri": set.to_string()}), &tokens);
+        assert_eq!(found, Ok(vec![Ok(()), Ok(()), unknown, unknown, unknown]));
+        let beside = json!({"key": "k", "secret": "x".repeat(32), "jwks": {"keys": [named("a")]}});
+        let tokens = [
+            (HS256, None),
+            (ES256, Some("a")),
+            (ES256, None),
+            (HS256, Some("x")),
+        ];
+        assert_eq!(
+            finds(&beside, &tokens),
+            Ok(vec![Ok(()), Ok(()), Ok(()), unknown])
+        );
+        let nameless = json!({"key": "k", "jwks": {"keys": [p256()]}});
+        assert_eq!(
+            finds(
+                &nameless,
+                &[(ES256, None), (ES256, Some("any")), (HS256, None)]
+            ),
+            Ok(vec![Ok(()), Ok(()), Err(AuthFailure::Algorithm)])
+        );
+    }
+
+    #[test]
+    fn what_is_no_set_names_its_field_and_no_value() {
+        let private = json!({"keys": [{"kty": "EC", "crv": "P-256", "d": "hunter2"}]});
+        let also = json!([{"kid": "a", "algorithm": "ES256", "public_key": P256_PEM}]);
+        for (settings, expected) in [
+            (json!({"jwks": "hunter2"}), "jwks: expected a JWK Set"),
+            (json!({"jwks": ["hunter2"]}), "jwks: expected a JWK Set"),
+            (json!({"jwks": null}), "jwks: expected a JWK Set"),
+            (json!({"jwks": {"keys": []}}), "jwks: set has no keys"),
+            (
+                json!({"jwks_uri": "https://hunter2.test/"}),
+                "jwks_uri: expected a JWK Set",
+            ),
+            (
+                json!({"jwks": private}),
+                "jwks: key 0 holds the private member",
+            ),
+            (
+                json!({"jwks_uri": json!({"keys": [secret()]}).to_string()}),
+                "jwks_uri: no key of the set can verify tokens; key 0: a shared secret",
+            ),
+            (
+                json!({"jwks": {"keys": [p256()]}, "jwks_uri": "{}"}),
+                "jwks_uri: expected one of",
+            ),
+            (
+                json!({"jwks": {"keys": [named("a")]}, "keys": also}),
+                "keys: a kid of the set stands in keys, too",
+            ),
+        ] {
+            let mut settings = settings;
+            settings["key"] = json!("k");
+            let refused = finds(&settings, &[]).expect_err("must be refused");
+            assert!(refused.starts_with(expected), "{refused}");
+            assert!(!refused.contains("hunter2"), "{refused}");
+        }
+    }
+
+    const P256_PEM: &str = "-----BEGIN PUBLIC KEY-----\n\
+        MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEppW8zHwgWiQuhjCDBxSZqC/jgfLK\n\
+        WVxSRCBoXWHHZFfUmE00qLcPhRaCCr8FIrLeKAOJBtrEe6hEO2Q44CoS1g==\n\
+        -----END PUBLIC KEY-----";
+}
