@@ -1,8 +1,14 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
+mod acl;
+mod attach_consumer_label;
+mod consumer_restriction;
 mod cors;
+mod csrf;
 mod engine;
 mod ip_restriction;
+mod jwe_decrypt;
+mod jwt_auth;
 mod key_auth;
 mod mocking;
 mod prometheus;

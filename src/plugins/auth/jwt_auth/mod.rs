@@ -5,8 +5,6 @@ mod credential;
 mod jwks;
 mod keys;
 mod remembered;
-#[cfg(test)]
-mod tests;
 mod token;
 
 use std::sync::Arc;
@@ -103,32 +101,11 @@ struct Answers {
 }
 
 fn build(config: JwtAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
-    let header = HeaderName::try_from(config.header)
-        .map_err(|_| BuildError::invalid("header", "must be a header name"))?;
-    if config.key_claim_name.is_empty() {
-        return Err(BuildError::invalid("key_claim_name", "must not be empty"));
-    }
     let challenge = challenge("Bearer", &config.realm)?;
-    let answer = |message| refusal(message, &challenge);
-    let plugin = JwtAuth {
-        header,
-        query: config.query.into(),
-        cookie: config.cookie.into(),
-        hide_credentials: config.hide_credentials,
-        user_claim: config.key_claim_name.into(),
-        store_in_ctx: config.store_in_ctx,
-        asked: asked(&config.claims_to_verify)?,
-        remembered: Remembered::of(ctx)?,
-        answers: Answers {
-            missing: answer("Missing JWT token in request"),
-            invalid: answer("JWT token invalid"),
-            no_user: answer("missing user key in JWT token"),
-            unknown: answer("Invalid user key in JWT token"),
-            failed: answer("failed to verify jwt"),
-        },
-    };
+    let anonymous = config.anonymous_consumer.clone();
+    let plugin = JwtAuth::new(config, &challenge, ctx)?;
     let names = [plugin.header.as_str(), &plugin.query, &plugin.cookie].map(str::to_owned);
-    let hooks = Auth::hooks(NAME, plugin, &challenge, config.anonymous_consumer, ctx)?;
+    let hooks = Auth::hooks(NAME, plugin, &challenge, anonymous, ctx)?;
     let hooks = names.iter().fold(hooks, |hooks, name| hooks.redacts(name));
     Ok(hooks.done())
 }
@@ -197,6 +174,36 @@ impl Scheme for JwtAuth {
 }
 
 impl JwtAuth {
+    fn new(
+        config: JwtAuthConfig,
+        challenge: &HeaderValue,
+        ctx: &BuildCtx<'_>,
+    ) -> Result<Self, BuildError> {
+        let header = HeaderName::try_from(config.header)
+            .map_err(|_| BuildError::invalid("header", "must be a header name"))?;
+        if config.key_claim_name.is_empty() {
+            return Err(BuildError::invalid("key_claim_name", "must not be empty"));
+        }
+        let answer = |message| refusal(message, challenge);
+        Ok(Self {
+            header,
+            query: config.query.into(),
+            cookie: config.cookie.into(),
+            hide_credentials: config.hide_credentials,
+            user_claim: config.key_claim_name.into(),
+            store_in_ctx: config.store_in_ctx,
+            asked: asked(&config.claims_to_verify)?,
+            remembered: Remembered::asked(ctx.attr, ctx.kept)?,
+            answers: Answers {
+                missing: answer("Missing JWT token in request"),
+                invalid: answer("JWT token invalid"),
+                no_user: answer("missing user key in JWT token"),
+                unknown: answer("Invalid user key in JWT token"),
+                failed: answer("failed to verify jwt"),
+            },
+        })
+    }
+
     /// The token the request carries, in the first place that has one. Where it is to be hidden
     /// it is out of the request then, whatever is found out about it.
     fn take(&self, req: &mut RequestCtx<'_>) -> Option<Presented> {
@@ -337,3 +344,6 @@ fn attached(entry: &CredentialEntry) -> Attached {
         credential_id: entry.credential_id().cloned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

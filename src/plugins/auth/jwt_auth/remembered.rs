@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use serde_json::Value;
 use siphasher::sip128::{Hasher128 as _, SipHasher24};
 use thread_local::ThreadLocal;
 
@@ -18,7 +19,7 @@ use super::keys::KeySetId;
 use super::token::Times;
 use crate::consumer::Digest;
 use crate::kept::Kept;
-use crate::plugins::def::{self, BuildCtx, BuildError};
+use crate::plugins::def::{self, BuildError};
 
 /// `plugin_attr.jwt-auth` of the bootstrap.
 #[derive(Deserialize)]
@@ -73,22 +74,19 @@ pub(super) struct Seen {
 
 impl Remembered {
     /// The memory `plugin_attr` asks for, the same for all routes; `None` where it asks for none.
-    pub(super) fn of(ctx: &BuildCtx<'_>) -> Result<Option<Arc<Self>>, BuildError> {
-        let attr: Attr = def::parse(ctx.attr).map_err(|error| {
+    pub(super) fn asked(attr: &Value, kept: &Kept) -> Result<Option<Arc<Self>>, BuildError> {
+        let attr: Attr = def::parse(attr).map_err(|error| {
             let message = format!("plugin_attr.jwt-auth.{}: {error}", error.field);
             BuildError::invalid("", message)
         })?;
-        if attr.remembered_tokens == 0 || attr.remembered_secs == 0 {
+        let (tokens, secs) = (attr.remembered_tokens, attr.remembered_secs);
+        if tokens == 0 || secs == 0 {
             return Ok(None);
         }
-        Ok(Some(Self::kept(&attr, ctx.kept)))
-    }
-
-    fn kept(attr: &Attr, kept: &Kept) -> Arc<Self> {
-        let (tokens, secs) = (attr.remembered_tokens, attr.remembered_secs);
-        kept.entry(&format!("jwt-auth/remembered/{tokens}/{secs}"), || {
+        let key = format!("jwt-auth/remembered/{tokens}/{secs}");
+        Ok(Some(kept.entry(&key, || {
             Self::new(tokens, Duration::from_secs(secs))
-        })
+        })))
     }
 
     fn new(tokens: usize, longest: Duration) -> Self {
@@ -145,6 +143,8 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::plugins::auth::jwt_auth::token::Time;
 
@@ -161,6 +161,36 @@ mod tests {
 
     fn now() -> Instant {
         Instant::now()
+    }
+
+    #[test]
+    fn plugin_attr_sets_its_size_and_switches_it_off() {
+        let kept = Kept::new();
+        let asked = |attr| Remembered::asked(&attr, &kept);
+        let memory = asked(Value::Null)
+            .expect("defaults hold")
+            .expect("it is on");
+        assert_eq!(
+            (memory.half, memory.longest),
+            (5000, Duration::from_secs(300))
+        );
+        let same = asked(json!({})).expect("defaults hold").expect("it is on");
+        assert!(Arc::ptr_eq(&memory, &same), "all routes share one");
+        let small = asked(json!({"remembered_tokens": 3, "remembered_secs": 7}));
+        let small = small.expect("numbers hold").expect("it is on");
+        assert_eq!((small.half, small.longest), (2, Duration::from_secs(7)));
+        for attr in [
+            json!({"remembered_tokens": 0}),
+            json!({"remembered_secs": 0}),
+        ] {
+            assert!(asked(attr).expect("numbers hold").is_none());
+        }
+        let error = asked(json!({"remembered_tokens": "hunter2"}))
+            .err()
+            .expect("is refused");
+        let expected = "plugin_attr.jwt-auth.remembered_tokens: expected ";
+        assert!(error.message.starts_with(expected), "{error}");
+        assert!(!error.message.contains("hunter2"), "{error}");
     }
 
     #[test]
