@@ -12,7 +12,7 @@ use super::phase::Hooks;
 use crate::callout::Trust;
 use crate::clock::Clock;
 use crate::kept::Kept;
-use crate::secrets::Secret;
+use crate::secrets::{Again, Secret};
 use crate::telemetry::metrics::Metrics;
 
 /// Kinds the engine treats apart.
@@ -51,6 +51,9 @@ pub struct CredentialCtx<'a> {
     pub kept: &'a Kept,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// Has what a reference of the settings stands for read ahead of time, where it is a single
+    /// document.
+    pub again: Option<Again>,
     /// What is to be told of a credential that serves all the same.
     pub warnings: &'a RefCell<Vec<BuildError>>,
 }

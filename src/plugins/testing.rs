@@ -57,6 +57,7 @@ pub(in crate::plugins) fn credential_and_warnings(
         digest_key: &[1; 16],
         kept: &Kept::new(),
         clock: &clock,
+        again: None,
         warnings: &RefCell::default(),
     };
     let side = def.credential.expect("plugin has a credential side");

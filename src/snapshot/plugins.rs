@@ -229,6 +229,13 @@ fn build_credential(
     if Meta::parse(&json).is_ok_and(|meta| meta.disable) {
         return Ok(None);
     }
+    let mut again = None;
+    if has_references {
+        let view = scope.run.view;
+        substitute::visit(&json, &mut |found| {
+            again = again.take().or_else(|| view.again(found));
+        });
+    }
     let values = match substitute::substitute(json, scope.run.view) {
         Ok(values) => values,
         Err(missing) => {
@@ -242,6 +249,7 @@ fn build_credential(
         digest_key: &env.index_key,
         kept: &env.kept,
         clock: &env.clock,
+        again,
         warnings: &RefCell::default(),
     };
     let built = build(values.expose(), &ctx);

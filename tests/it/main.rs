@@ -33,4 +33,5 @@ mod scale;
 mod secret_rotation;
 mod smoke;
 mod tls;
+mod tokens;
 mod upstream;

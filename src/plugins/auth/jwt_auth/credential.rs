@@ -7,13 +7,15 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use zeroize::Zeroizing;
 
+use super::jwks;
 use super::keys::KeySet;
 use crate::consumer::CredentialEntry;
 use crate::jwt::{Algorithm, Family, VerifyingKey};
 use crate::plugins::def::{BuildError, Credential, CredentialCtx};
-use crate::secrets::{Reference, Secret};
+use crate::secrets::{Again, Reference, Secret};
 
 /// Credential side.
 #[derive(Deserialize)]
@@ -73,6 +75,8 @@ pub(in crate::plugins::auth) struct Verification {
     pub(in crate::plugins::auth) keys: KeySet,
     /// Leeway in seconds.
     pub(in crate::plugins::auth) grace: f64,
+    /// Has a set of keys read again that may hold a new one by now.
+    pub(in crate::plugins::auth) again: Option<Again>,
 }
 
 impl Verification {
@@ -82,8 +86,13 @@ impl Verification {
     }
 }
 
+/// A key and its name in tokens.
+pub(super) type NamedKey = (Box<str>, VerifyingKey);
+
+/// `settings` is what `config` was read from.
 pub(super) fn build(
     config: CredentialConfig,
+    settings: &Value,
     ctx: &CredentialCtx<'_>,
 ) -> Result<Credential, BuildError> {
     usable(&config.key, "key")?;
@@ -98,12 +107,14 @@ pub(super) fn build(
         public_key: config.public_key,
         base64_secret: config.base64_secret,
     };
-    let plain = if config.keys.is_empty() || plain.has_key() {
+    let set = jwks::read(settings, Algorithm::named(&plain.algorithm), ctx)?;
+    let only_others = !config.keys.is_empty() || set.is_some();
+    let mut plain = if !only_others || plain.has_key() {
         Some(plain.build("", ctx)?)
     } else {
         None
     };
-    let mut named: Vec<(Box<str>, VerifyingKey)> = Vec::with_capacity(config.keys.len());
+    let mut named: Vec<NamedKey> = Vec::with_capacity(config.keys.len());
     for (place, config) in config.keys.into_iter().enumerate() {
         let field = format!("keys[{place}].");
         let kid = config.kid;
@@ -121,9 +132,22 @@ pub(super) fn build(
         }
         named.push((kid.into(), key.build(&field, ctx)?));
     }
+    if let Some(set) = set {
+        plain = plain.or(set.plain);
+        for (kid, key) in set.named {
+            let stands =
+                |(name, known): &NamedKey| *name == kid && known.algorithm() == key.algorithm();
+            if named.iter().any(stands) {
+                let message = "a kid of the set stands in keys, too, with the same algorithm";
+                return Err(BuildError::invalid("keys", message));
+            }
+            named.push((kid, key));
+        }
+    }
     let data: Arc<dyn Any + Send + Sync> = Arc::new(Verification {
         keys: KeySet::new(plain, named),
         grace: grace.into(),
+        again: ctx.again.clone(),
     });
     let lookup_key = config.key.0;
     Ok(Credential { lookup_key, data })

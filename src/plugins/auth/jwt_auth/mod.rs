@@ -2,6 +2,7 @@
 //! A token is held to one key, which is bound to one algorithm; the token chooses neither.
 
 mod credential;
+mod jwks;
 mod keys;
 mod remembered;
 mod token;
@@ -33,7 +34,7 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2510,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| credential::build(def::parse(json)?, ctx)),
+    credential: Some(|json, ctx| credential::build(def::parse(json)?, json, ctx)),
 };
 
 const NAME: &str = "jwt-auth";
@@ -275,7 +276,14 @@ impl JwtAuth {
         let key = verification
             .keys
             .choose(header.algorithm, header.kid.as_deref());
-        let key = key.map_err(|reason| self.failed(reason))?;
+        let key = key.map_err(|reason| {
+            if reason == AuthFailure::Unknown
+                && let Some(again) = &verification.again
+            {
+                again.ask();
+            }
+            self.failed(reason)
+        })?;
         if !key.verify(compact.message, &signature) {
             return Err(self.failed(AuthFailure::Mismatch));
         }
