@@ -1,5 +1,6 @@
 //! Group `auth`: plugins that tell who a client is. What they share stands in [`scheme`].
 
+pub(super) mod hmac_auth;
 pub(super) mod key_auth;
 pub(super) mod multi_auth;
 mod scheme;
