@@ -5,10 +5,10 @@
 //!
 //! | Layer | Rooms |
 //! |---|---|
-//! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sharded`] |
-//! | 1 | [`http`] [`expr`] [`jwt`] [`telemetry`] |
+//! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sealed`] [`sharded`] [`wipe`] |
+//! | 1 | [`http`] [`callout`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
-//! | 3 | [`tls`] [`upstream`] [`consumer`] [`routing`] |
+//! | 3 | [`tls`] [`ldap`] [`upstream`] [`consumer`] [`routing`] |
 //! | 4 | [`plugins`] |
 //! | 5 | [`snapshot`] |
 //! | 6 | [`reload`] |
@@ -19,8 +19,11 @@ pub mod clock;
 pub mod diagnostic;
 pub mod ip_set;
 pub mod kept;
+pub mod sealed;
 pub mod sharded;
+pub mod wipe;
 
+pub mod callout;
 pub mod expr;
 pub mod http;
 pub mod jwt;
@@ -30,6 +33,7 @@ pub mod config;
 pub mod secrets;
 
 pub mod consumer;
+pub mod ldap;
 pub mod routing;
 pub mod tls;
 pub mod upstream;
