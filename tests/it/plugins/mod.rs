@@ -1,15 +1,19 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
+mod bodies;
 mod cors;
 mod engine;
+mod hmac_auth;
 mod ip_restriction;
 mod key_auth;
 mod mocking;
+mod multi_auth;
 mod prometheus;
 mod proxy_rewrite;
 mod redirect;
 mod request_id;
 mod response_rewrite;
+mod signing;
 
 use crate::harness::client::Reply;
 use crate::harness::{Behaviour, Connection, Gateway, Upstream};
