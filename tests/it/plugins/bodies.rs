@@ -492,7 +492,7 @@ fn bodies_that_are_held_have_a_bound_together() {
         .bootstrap("claviger: { limits: { held_body_bytes: 300000 } }")
         .resources(resources(&format!("{{ '{}': 1 }}", node.addr), ""))
         .start();
-    let (half, more) = (body(200_000), body(100_001));
+    let (half, more) = (body(200_000), body(110_000));
     for chunked in [false, true] {
         // This one holds its part until it ends.
         let framing = if chunked {
