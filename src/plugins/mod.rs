@@ -36,6 +36,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &auth::multi_auth::DEF,
     &auth::hmac_auth::DEF,
+    &auth::basic_auth::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

@@ -17,7 +17,9 @@ use super::roster::{Change, ConsumerPiece, Roster};
 use super::unit;
 use crate::config::Documents;
 use crate::config::resource::{ConsumerConfig, CredentialConfig, Item};
-use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
+use crate::consumer::{
+    Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink, MOST_CANDIDATES,
+};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::plugins::Chain;
 
@@ -397,6 +399,7 @@ pub(super) fn duplicates(
         .collect();
     let mut found = Vec::new();
     for (plugin, index) in &consumers.by_plugin {
+        found.extend(crowded_out(documents, plugin, index, run));
         for (earlier, later) in index.contests() {
             let Some((id, place)) = item_at(documents, later.order) else {
                 continue;
@@ -418,6 +421,39 @@ pub(super) fn duplicates(
         }
     }
     found
+}
+
+/// Hashed secrets that nobody can authenticate with, since too many others come before them.
+fn crowded_out(
+    documents: &Documents,
+    plugin: &str,
+    index: &CredentialIndex,
+    run: &Compilation<'_>,
+) -> Vec<Diagnostic> {
+    let crowded = index.crowded_out().into_iter();
+    let told = crowded.filter_map(|entry| {
+        let (id, place) = item_at(documents, entry.order)?;
+        let field = format!("plugins.{plugin}.key_prefix");
+        let without = entry.by_prefix()?.prefix.is_empty();
+        let message = if without {
+            format!(
+                "more than {MOST_CANDIDATES} hashed keys without key_prefix: set it to the first characters of the key"
+            )
+        } else {
+            format!(
+                "more than {MOST_CANDIDATES} hashed keys may begin with this key_prefix: make it longer"
+            )
+        };
+        Some(Diagnostic {
+            severity: Severity::Error,
+            code: "hashed-keys",
+            place: run.places.locate(place, &field),
+            object: format!("consumers/{id}"),
+            field,
+            message,
+        })
+    });
+    told.collect()
 }
 
 /// The consumer or credential at a place of the list `consumers`.
