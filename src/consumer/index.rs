@@ -143,8 +143,20 @@ impl CredentialIndex {
     /// The credential `presented` names.
     #[must_use]
     pub fn find(&self, presented: &[u8]) -> Option<&CredentialEntry> {
-        let entries = self.entries.at(&digest(&self.key, presented));
+        self.find_digest(&self.digest(presented))
+    }
+
+    /// The credential whose lookup key has this digest.
+    #[must_use]
+    pub fn find_digest(&self, digest: &Digest) -> Option<&CredentialEntry> {
+        let entries = self.entries.at(digest);
         entries.last().map(|(_, entry)| entry)
+    }
+
+    /// What `presented` is found by: the same in every index of this process.
+    #[must_use]
+    pub fn digest(&self, presented: &[u8]) -> Digest {
+        digest(&self.key, presented)
     }
 
     /// Adds a credential under its lookup key.

@@ -73,6 +73,12 @@ impl Consumers {
         self.by_plugin.get(plugin)?.find(presented)
     }
 
+    /// The index of `plugin`'s credentials, where there are any.
+    #[must_use]
+    pub fn index(&self, plugin: &str) -> Option<&CredentialIndex> {
+        self.by_plugin.get(plugin)
+    }
+
     /// The consumer of that username, for `anonymous_consumer`.
     #[must_use]
     pub fn named(&self, username: &str) -> Option<&Arc<Consumer>> {

@@ -1,7 +1,7 @@
 //! What a plugin declares about itself, and what it may hold when it is built.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
@@ -51,6 +51,16 @@ pub struct CredentialCtx<'a> {
     pub kept: &'a Kept,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// What is to be told of a credential that serves all the same.
+    pub warnings: &'a RefCell<Vec<BuildError>>,
+}
+
+impl CredentialCtx<'_> {
+    /// Tells something about `field`; the credential still serves.
+    pub fn warn(&self, field: impl Into<String>, message: impl Into<String>) {
+        let warning = BuildError::invalid(field, message);
+        self.warnings.borrow_mut().push(warning);
+    }
 }
 
 /// The credential side of an auth plugin.

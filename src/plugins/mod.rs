@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod chain;
+pub mod claims;
 pub mod ctx;
 pub mod def;
 pub mod meta;
@@ -37,6 +38,8 @@ pub const ALL: &[&PluginDef] = &[
     &auth::multi_auth::DEF,
     &auth::hmac_auth::DEF,
     &auth::basic_auth::DEF,
+    &auth::jwt_auth::DEF,
+    &auth::jwe_decrypt::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

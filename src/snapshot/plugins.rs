@@ -1,5 +1,6 @@
 //! Builds the plugins that stand on one object, references replaced by values.
 
+use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -241,8 +242,14 @@ fn build_credential(
         digest_key: &env.index_key,
         kept: &env.kept,
         clock: &env.clock,
+        warnings: &RefCell::default(),
     };
-    match build(values.expose(), &ctx) {
+    let built = build(values.expose(), &ctx);
+    for warning in ctx.warnings.take() {
+        let message = substitute::told(&warning.message, &settings.json(), scope.run.view);
+        scope.warn("weak-credential", &at(field, &warning), &message);
+    }
+    match built {
         Ok(Credential { lookup_key, data }) => Ok(Some(BuiltCredential {
             plugin: def,
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),

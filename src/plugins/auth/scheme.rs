@@ -56,7 +56,7 @@ impl<'a> From<Verdict<'a>> for Trial<'a> {
 }
 
 /// The consumer (`None` where the client is known but is none of ours), or why not.
-pub(in crate::plugins) type Verdict<'a> = Result<Option<Attached>, Failure<'a>>;
+pub(in crate::plugins) type Verdict<'a, T = Option<Attached>> = Result<T, Failure<'a>>;
 
 /// Why a request did not authenticate.
 pub(in crate::plugins) struct Failure<'a> {

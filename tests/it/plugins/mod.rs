@@ -1,12 +1,14 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
-mod bodies;
 mod auth_throttle;
 mod basic_auth;
+mod bodies;
 mod cors;
 mod engine;
 mod hmac_auth;
 mod ip_restriction;
+mod jwe_decrypt;
+mod jwt_auth;
 mod key_auth;
 mod mocking;
 mod multi_auth;

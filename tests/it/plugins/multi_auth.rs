@@ -1,3 +1,9 @@
+use base64::Engine as _;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
+use openssl::hash::MessageDigest;
+use openssl::pkey::PKey;
+use openssl::sign::Signer;
+
 use super::signing::{CONSUMERS, lent, signed, signed_body};
 use super::{assert_local, get, over, send, start};
 use crate::harness::{Behaviour, Gateway, Upstream, wait_until};
@@ -178,4 +184,83 @@ routes:
     assert_eq!(get(&gateway, "/nowhere", &[]).status, 401);
     assert_eq!(get(&gateway, "/open", &[("apikey", "bob-key")]).status, 200);
     assert_eq!(upstream.count(), 1);
+}
+
+/// HS256 by hand.
+fn token(secret: &str, key: &str) -> String {
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let claims = format!("{{\"key\":\"{key}\",\"exp\":4102444800}}");
+    let said = format!("{}.{}", part("{\"alg\":\"HS256\"}"), part(&claims));
+    let key = PKey::hmac(secret.as_bytes()).unwrap();
+    let mut signer = Signer::new(MessageDigest::sha256(), &key).unwrap();
+    let signature = signer.sign_oneshot_to_vec(said.as_bytes()).unwrap();
+    format!("{said}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[test]
+fn four_kinds_of_clients_share_a_route() {
+    let secret = "a-secret-of-32-bytes-for-hs256-00";
+    let yaml = format!(
+        "{CONSUMERS}
+  - {{ username: carol, plugins: {{ basic-auth: {{ username: carol, password: carols }} }} }}
+  - {{ username: dave, plugins: {{ jwt-auth: {{ key: dave-key, secret: {secret} }} }} }}
+  - {{ username: erin, plugins: {{ key-auth: {{ key: erin-key }} }} }}
+routes:
+  - {{ id: 1, uri: /four, plugins: {{ multi-auth: {{ auth_plugins: [{{ key-auth: {{}} }}, {{ basic-auth: {{}} }}, {{ jwt-auth: {{}} }}, {{ hmac-auth: {{}} }}] }} }}, NODE }}
+  - {{ id: 2, uri: /reversed, plugins: {{ multi-auth: {{ auth_plugins: [{{ hmac-auth: {{}} }}, {{ jwt-auth: {{}} }}, {{ basic-auth: {{}} }}, {{ key-auth: {{}} }}] }} }}, NODE }}
+"
+    );
+    let (upstream, gateway) = start(&yaml);
+    let basic = |pair: &str| format!("Basic {}", BASE64_STANDARD.encode(pair));
+    for (path, challenge) in [
+        ("/four", "hmac realm=\"hmac\""),
+        ("/reversed", "apikey realm=\"key\""),
+    ] {
+        let hmac = signed("GET", path);
+        let (carol, dave) = (
+            basic("carol:carols"),
+            format!("Bearer {}", token(secret, "dave-key")),
+        );
+        for (fields, who) in [
+            (vec![("apikey", "erin-key")], "erin"),
+            (vec![("Authorization", &*carol)], "carol"),
+            (vec![("Authorization", &*dave)], "dave"),
+            (lent(&hmac), "alice"),
+        ] {
+            let reply = get(&gateway, path, &fields);
+            assert_eq!(
+                (reply.status, reply.header("www-authenticate")),
+                (200, None),
+                "{path} {who}"
+            );
+            let seen = upstream.take().pop().unwrap();
+            assert_eq!(seen.header("x-consumer-username"), Some(who), "{path}");
+        }
+        let wrong = [
+            basic("carol:wrong"),
+            format!("Bearer {}", token("x", "dave-key")),
+        ];
+        for authorization in &wrong {
+            let reply = get(
+                &gateway,
+                path,
+                &[("apikey", "x"), ("Authorization", authorization)],
+            );
+            assert_local(&reply, 401, FAILED);
+            assert_eq!(reply.header("www-authenticate"), Some(challenge));
+        }
+    }
+    assert_eq!(upstream.count(), 0);
+    let page = gateway.metrics_page();
+    for plugin in ["key-auth", "basic-auth", "jwt-auth", "hmac-auth"] {
+        let start = format!("claviger_auth_failures_total{{plugin=\"{plugin}\"");
+        let counted = page.lines().filter(|line| line.starts_with(&start));
+        let counted: u32 = counted
+            .map(|line| line.rsplit(' ').next().unwrap().parse::<u32>().unwrap())
+            .sum();
+        assert_eq!(
+            counted, 4,
+            "{plugin} failed where all did, and else not: {page}"
+        );
+    }
 }
