@@ -28,7 +28,7 @@ const RETRY_BUFFER: u64 = 64 << 10;
 /// Most bytes that one read of an HTTP/2 body gives: the frame size that we announce.
 const H2_FRAME: u64 = 16 << 10;
 /// Memory taken at once for a body, whatever length was announced.
-const FIRST_ROOM: u64 = 1 << 20;
+const FIRST_ROOM: u64 = 64 << 10;
 /// How much of a body held by us has the time of one write.
 const SEND_UNIT: u64 = 1 << 20;
 

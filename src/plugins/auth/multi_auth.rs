@@ -79,7 +79,15 @@ fn way(name: &str, settings: &Value, field: &str, ctx: &BuildCtx<'_>) -> Result<
     if def.kind != PluginKind::Auth || def.name == DEF.name {
         return refused(format!("{name} plugin is not supported"));
     }
-    let hooks = (def.build)(settings, ctx).map_err(|error| {
+    let Some(attr) = (ctx.attr_of)(name) else {
+        return refused(format!("{name}: a reference in its plugin_attr has no value"));
+    };
+    let ctx = BuildCtx {
+        metadata: &Value::Null,
+        attr,
+        ..*ctx
+    };
+    let hooks = (def.build)(settings, &ctx).map_err(|error| {
         let at = if error.field.is_empty() {
             format!("{field}.{name}")
         } else {
