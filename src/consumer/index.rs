@@ -153,12 +153,6 @@ impl CredentialIndex {
         entries.last().map(|(_, entry)| entry)
     }
 
-    /// What `presented` is found by: the same in every index of this process.
-    #[must_use]
-    pub fn digest(&self, presented: &[u8]) -> Digest {
-        digest(&self.key, presented)
-    }
-
     /// Adds a credential under its lookup key.
     pub fn insert(&mut self, lookup_key: &Secret, entry: CredentialEntry) {
         self.insert_digest(digest(&self.key, lookup_key.expose()), entry);

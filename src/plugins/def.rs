@@ -133,6 +133,9 @@ pub struct BuildCtx<'a> {
     pub metadata: &'a Value,
     /// This plugin's `plugin_attr` of the bootstrap; `Null` where there is none.
     pub attr: &'a Value,
+    /// `plugin_attr` of any plugin, for one that holds others; `None` where a reference in it has
+    /// no value.
+    pub attr_of: &'a dyn Fn(&str) -> Option<&'a Value>,
     /// TLS ports the gateway listens on, for redirects.
     pub https_ports: &'a [u16],
     /// Metrics of the process.

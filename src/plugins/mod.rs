@@ -38,6 +38,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &security::csrf::DEF,
     &auth::multi_auth::DEF,
+    &auth::hmac_auth::DEF,
     &auth::basic_auth::DEF,
     &auth::jwt_auth::DEF,
     &auth::jwe_decrypt::DEF,

@@ -90,6 +90,7 @@ impl With {
             owner: &crate::plugins::def::Owner::new("routes/1"),
             metadata: &self.metadata,
             attr: &self.attr,
+            attr_of: &|_| Some(&self.attr),
             https_ports: &self.https_ports,
             metrics: &Arc::new(Metrics::new("apisix_")),
             kept: &Kept::new(),

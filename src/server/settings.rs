@@ -22,9 +22,9 @@ use crate::http::request_guard::GuardRules;
 use crate::ip_set::IpSet;
 use crate::kept::Kept;
 use crate::plugins::{self, Throttle, ThrottleSettings};
-use crate::proxy::ProxySettings;
 use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
+use crate::proxy::{HeldBytes, ProxySettings};
 use crate::routing::RouterMode;
 use crate::secrets::{Reference, Secret, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
@@ -370,6 +370,7 @@ pub(super) fn proxy_settings(
         body_timeout: http.client_body_timeout,
         send_timeout: http.send_timeout,
         max_body_bytes: http.client_max_body_size,
+        held_bytes: Arc::new(HeldBytes::new(limits.held_body_bytes)),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         access_log,
         metrics: Arc::clone(metrics),

@@ -338,6 +338,7 @@ fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'
         owner,
         metadata,
         attr,
+        attr_of: &|name| scope.run.attr(name),
         https_ports: &env.https_ports,
         metrics: &env.metrics,
         kept: &env.kept,

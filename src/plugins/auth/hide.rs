@@ -16,7 +16,7 @@ pub(super) fn from_query(req: &mut RequestCtx<'_>, argument: &str) {
         Some(kept) => [path, "?", &kept].concat(),
         None => path.to_owned(),
     };
-    let normalised = req.state.path.take();
+    let normalised = req.state.path.clone();
     if req.set_target(&target).is_err() {
         log::error!("a credential could not be taken out of the query");
     }

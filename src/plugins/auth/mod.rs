@@ -3,6 +3,7 @@
 pub(super) mod basic_auth;
 mod bearer;
 mod hide;
+pub(super) mod hmac_auth;
 pub(super) mod jwe_decrypt;
 pub(super) mod jwt_auth;
 pub(super) mod key_auth;
