@@ -24,6 +24,7 @@ use crate::proxy::ProxySettings;
 use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
 use crate::routing::RouterMode;
+use crate::sealed::Sealed;
 use crate::secrets::{Reference, Secret, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::access_log::AccessLogConfig;
@@ -167,7 +168,7 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
             .nginx_config
             .envs
             .iter()
-            .map(|(name, value)| (name.clone(), Secret::from(value.clone())))
+            .map(|(name, value)| (name.clone(), Arc::new(Sealed::new(value.as_bytes()))))
             .collect(),
         trusted_ca,
     })

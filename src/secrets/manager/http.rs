@@ -1,6 +1,6 @@
 //! The HTTP client managers share: trust and identity from memory, a time limit, bounded answers.
 //! It never follows a redirect, never uses a proxy from the environment, and never puts a URL or
-//! an answer into an error. (Not wiped: the transport's own read buffers.)
+//! an answer into an error. An answer is wiped where the transport put it, too.
 
 use std::error::Error as _;
 use std::path::Path;
@@ -20,6 +20,7 @@ use zeroize::Zeroizing;
 use super::file::read_named;
 use super::{BuildCtx, BuildError, FetchError, MAX_DOCUMENT_BYTES, Step, secret_text};
 use crate::secrets::value::Secret;
+use crate::wipe;
 
 /// `tls` of a manager.
 #[derive(Debug, Default, Deserialize)]
@@ -194,6 +195,7 @@ pub(super) async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, F
             return Err(FetchError::TooLarge(MAX_DOCUMENT_BYTES));
         }
         append(&mut body, &chunk);
+        wipe::received(chunk);
     }
     Ok(body)
 }
