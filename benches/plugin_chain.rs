@@ -119,6 +119,7 @@ impl Bench {
             metrics: &self.metrics,
             kept: &Kept::new(),
             clock: &clock,
+            throttle: None,
         };
         let build = |name: &str| {
             let (_, config) = configs().into_iter().find(|(found, _)| *found == name)?;

@@ -6,7 +6,7 @@
 //! | Layer | Rooms |
 //! |---|---|
 //! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sealed`] [`sharded`] [`wipe`] |
-//! | 1 | [`http`] [`expr`] [`jwt`] [`telemetry`] |
+//! | 1 | [`http`] [`callout`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
 //! | 3 | [`tls`] [`upstream`] [`consumer`] [`routing`] |
 //! | 4 | [`plugins`] |
@@ -23,6 +23,7 @@ pub mod sealed;
 pub mod sharded;
 pub mod wipe;
 
+pub mod callout;
 pub mod expr;
 pub mod http;
 pub mod jwt;

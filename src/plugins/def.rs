@@ -7,7 +7,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::phase::Hooks;
+use crate::callout::Trust;
 use crate::clock::Clock;
 use crate::kept::Kept;
 use crate::secrets::Secret;
@@ -124,8 +126,12 @@ pub struct BuildCtx<'a> {
     pub metrics: &'a Arc<Metrics>,
     /// State that outlives snapshots.
     pub kept: &'a Kept,
+    /// What servers that plugins call must prove, where the plugin does not say otherwise.
+    pub trust: &'a Trust,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// Addresses that failed too often, where `claviger.auth.throttle` asks for that.
+    pub throttle: Option<&'a Arc<Throttle>>,
 }
 
 /// Decodes a configuration object; `null` counts as `{}` (`spec/00` §1.3). Unknown fields are

@@ -9,10 +9,12 @@ use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::ctx::{RequestCtx, RequestState};
 use super::def::{BuildCtx, BuildError, Credential, CredentialCtx, PluginDef};
 use super::phase::{Flow, Hooks, Step};
 use super::respond::Response;
+use crate::callout::Trust;
 use crate::clock::{Clock, ManualClock};
 use crate::consumer::Consumers;
 use crate::kept::Kept;
@@ -57,6 +59,8 @@ pub(in crate::plugins) struct With {
     pub(in crate::plugins) metadata: Value,
     pub(in crate::plugins) attr: Value,
     pub(in crate::plugins) https_ports: Vec<u16>,
+    pub(in crate::plugins) throttle: Option<Arc<Throttle>>,
+    pub(in crate::plugins) trust: Trust,
 }
 
 impl With {
@@ -73,7 +77,9 @@ impl With {
             https_ports: &self.https_ports,
             metrics: &Arc::new(Metrics::new("apisix_")),
             kept: &Kept::new(),
+            trust: &self.trust,
             clock: &clock,
+            throttle: self.throttle.as_ref(),
         };
         (def.build)(json, &ctx)
     }

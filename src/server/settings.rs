@@ -11,15 +11,17 @@ use serde::Deserialize;
 use super::ServerError;
 use super::early;
 use super::environment::Environment;
+use crate::callout::Trust;
 use crate::clock::Clock;
-use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter};
+use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter, TRUSTED_CERTIFICATE};
 use crate::config::resource::KeepalivePoolConfig;
 use crate::diagnostic::Place;
 use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
 use crate::http::path::PathRules;
 use crate::http::request_guard::GuardRules;
+use crate::ip_set::IpSet;
 use crate::kept::Kept;
-use crate::plugins;
+use crate::plugins::{self, Throttle, ThrottleSettings};
 use crate::proxy::ProxySettings;
 use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
@@ -106,6 +108,13 @@ pub fn compile_env(
         }
         names.iter().cloned().collect::<HashSet<_>>()
     });
+    let trust = match trusted_ca(bootstrap)? {
+        None => Trust::System,
+        Some(pem) => Trust::parse(&pem).map_err(|_| SettingsError::Word {
+            field: TRUSTED_CERTIFICATE,
+            expected: "a file of PEM certificates",
+        })?,
+    };
     Ok(CompileEnv {
         redact_args: bootstrap
             .claviger
@@ -133,11 +142,22 @@ pub fn compile_env(
             requests: upstream.keepalive_requests,
         },
         index_key: rand::random(),
+        throttle: bootstrap.claviger.throttle.as_ref().map(|throttle| {
+            let settings = ThrottleSettings {
+                failures: throttle.failures,
+                window: throttle.window,
+                refuse_for: throttle.refuse_for,
+                addresses: throttle.addresses,
+                trusted: IpSet::from_nets(throttle.trusted.iter().copied()),
+            };
+            Arc::new(Throttle::new(settings, rand::random(), Arc::clone(clock)))
+        }),
         hasher: ahash::RandomState::new(),
         metrics: Arc::clone(metrics),
         kept: Arc::new(Kept::new()),
         clock: Arc::clone(clock),
         resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
+        trust,
     })
 }
 
@@ -148,17 +168,6 @@ pub fn compile_env(
 pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, SettingsError> {
     let cache = &bootstrap.apisix.lru_secret;
     let own = &bootstrap.claviger.secrets;
-    let trusted_ca = match trusted_ca_file(bootstrap) {
-        None => None,
-        Some(path) => {
-            let pem = std::fs::read(&path).map_err(|source| SettingsError::File {
-                field: "apisix.ssl.ssl_trusted_certificate",
-                path: path.into(),
-                source,
-            })?;
-            Some(pem.into())
-        }
-    };
     Ok(SecretsSettings {
         ttl: cache.ttl,
         neg_ttl: cache.neg_ttl,
@@ -170,8 +179,21 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
             .iter()
             .map(|(name, value)| (name.clone(), Arc::new(Sealed::new(value.as_bytes()))))
             .collect(),
-        trusted_ca,
+        trusted_ca: trusted_ca(bootstrap)?.map(Into::into),
     })
+}
+
+/// The bundle of [`trusted_ca_file`].
+fn trusted_ca(bootstrap: &Bootstrap) -> Result<Option<Vec<u8>>, SettingsError> {
+    let Some(path) = trusted_ca_file(bootstrap) else {
+        return Ok(None);
+    };
+    let pem = std::fs::read(&path).map_err(|source| SettingsError::File {
+        field: TRUSTED_CERTIFICATE,
+        path: path.into(),
+        source,
+    })?;
+    Ok(Some(pem))
 }
 
 /// The same where the environment's values were taken; those of `nginx_config.envs` go before them.

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 9] = [
         "sharded",
         "wipe",
     ],
-    &["http", "expr", "jwt", "telemetry"],
+    &["http", "callout", "expr", "jwt", "telemetry"],
     &["secrets", "config"],
     &["tls", "upstream", "consumer", "routing"],
     &["plugins"],

@@ -3,3 +3,4 @@
 pub(super) mod key_auth;
 pub(super) mod multi_auth;
 mod scheme;
+pub(super) mod throttle;

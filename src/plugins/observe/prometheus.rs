@@ -126,7 +126,9 @@ mod tests {
             https_ports: &[],
             metrics: &metrics,
             kept: &Kept::new(),
+            trust: &crate::callout::Trust::System,
             clock: &clock,
+            throttle: None,
         };
         let hooks = (DEF.build)(config, &ctx).expect("builds");
         Built { metrics, hooks }
