@@ -14,8 +14,8 @@ use super::manager::{BuildCtx, BuildError, Fields, MANAGERS, ManagerDef, seconds
 use super::reference::{Reference, Target};
 use super::refresh::Schedule;
 use super::settings::{ManagerProblem, ManagerSpec, Observer, SecretsSettings};
-use super::value::Secret;
 use crate::clock::Clock;
+use crate::sealed::Sealed;
 
 /// A declared manager whose `$env://` fields are replaced, and whose other references are known.
 pub(super) struct Template {
@@ -283,7 +283,7 @@ mod tests {
         let observer: Arc<dyn Observer> = Arc::new(());
         let shop = Workshop {
             settings: &SecretsSettings::default(),
-            env: &Env::of_process(&[("T".to_owned(), Secret::from("t".to_owned()))]),
+            env: &Env::of_process(&[("T".to_owned(), Arc::new(Sealed::new(b"t")))]),
             clock: &clock,
             observer: &observer,
         };

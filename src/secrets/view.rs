@@ -21,7 +21,7 @@ impl Resolved {
     /// This value under this version.
     #[must_use]
     pub fn new(value: &Secret, version: u64) -> Self {
-        let value = Arc::new(Sealed::new(value.expose()));
+        let value = value.seal();
         Self { value, version }
     }
 

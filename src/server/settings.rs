@@ -27,7 +27,7 @@ use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
 use crate::routing::RouterMode;
 use crate::sealed::Sealed;
-use crate::secrets::{Reference, Secret, SecretsSettings};
+use crate::secrets::{Reference, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::audit::Seal;

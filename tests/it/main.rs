@@ -18,6 +18,7 @@ mod check;
 mod everywhere;
 mod examples;
 mod fail_closed;
+mod heap_scan;
 mod hot_reload;
 mod layers;
 mod leaks;

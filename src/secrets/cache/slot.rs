@@ -67,7 +67,7 @@ impl Slot {
         }
         *versions += 1;
         self.held = Some(Held {
-            value: Arc::new(Sealed::new(value.expose())),
+            value: value.seal(),
             version: *versions,
             seen,
             doubted: false,

@@ -22,7 +22,7 @@ impl Env {
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
                 let value = Secret::new(value.into_vec());
-                Some((name.into(), Arc::new(Sealed::new(value.expose()))))
+                Some((name.into(), value.seal()))
             })
             .collect();
         for (name, value) in extra {
@@ -43,7 +43,7 @@ impl Env {
                 let mut object: FieldMap = serde_json::from_slice(&value.open())
                     .map_err(|_| "decode failed: environment variable is not a JSON object")?;
                 match object.remove(key) {
-                    Some(FieldValue::Text(secret)) => Arc::new(Sealed::new(secret.expose())),
+                    Some(FieldValue::Text(secret)) => secret.seal(),
                     Some(FieldValue::Other(what)) => return Err(what),
                     None => return Err("field not found"),
                 }

@@ -180,7 +180,7 @@ fn panics_and_debug_output_hold_no_value() {
         fields: json!({"token": marked("token")}),
     };
     let settings = SecretsSettings {
-        env: vec![("A".to_owned(), secret())],
+        env: vec![("A".to_owned(), secret().seal())],
         ..SecretsSettings::default()
     };
     let issued = certs::server(&Authority::new().unwrap(), &["a.test"]);

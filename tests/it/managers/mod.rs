@@ -186,7 +186,7 @@ impl Room {
             neg_ttl,
             env: vec![(
                 "TEST_TOKEN".to_owned(),
-                Secret::from(" from-env\n".to_owned()),
+                Secret::from(" from-env\n".to_owned()).seal(),
             )],
             ..SecretsSettings::default()
         })
@@ -376,7 +376,7 @@ async fn finds_what_is_there(backend: &impl Backend, room: &Room) {
         assert!(as_expected, "{reference}: {:?}", found.err());
     }
     let found = view.resolve(&binary).expect("bytes must be found");
-    assert_eq!(*found.open(), *bytes);
+    assert_eq!(*found.open(), bytes);
 }
 
 async fn follows_what_changes(backend: &impl Backend, room: &Room) {
