@@ -7,15 +7,31 @@ use std::sync::Arc;
 use super::again::{Again, Wishes};
 use super::manager::has_one_document;
 use super::value::Secret;
+use crate::sealed::{Opened, Sealed};
 use crate::sharded::{Sharded, Unshared};
 
 /// A resolved reference.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// The value; never empty.
-    pub value: Arc<Secret>,
+    /// The value; never empty. Sealed: views are kept for as long as a configuration is in force.
+    pub value: Arc<Sealed>,
     /// Changes exactly when the value does; unique within the process.
     pub version: u64,
+}
+
+impl Resolved {
+    /// This value under this version.
+    #[must_use]
+    pub fn new(value: &Secret, version: u64) -> Self {
+        let value = value.seal();
+        Self { value, version }
+    }
+
+    /// The value, for the moment of its use.
+    #[must_use]
+    pub fn open(&self) -> Opened {
+        self.value.open()
+    }
 }
 
 /// Why a reference has no value. Names the step, never a value.
@@ -183,10 +199,7 @@ mod tests {
     use super::*;
 
     fn resolved(text: &str, version: u64) -> Outcome {
-        Ok(Resolved {
-            value: Arc::new(Secret::from(text.to_owned())),
-            version,
-        })
+        Ok(Resolved::new(&Secret::from(text.to_owned()), version))
     }
 
     #[test]

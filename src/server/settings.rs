@@ -26,7 +26,8 @@ use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
 use crate::proxy::{HeldBytes, ProxySettings};
 use crate::routing::RouterMode;
-use crate::secrets::{Reference, Secret, SecretsSettings};
+use crate::sealed::Sealed;
+use crate::secrets::{Reference, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::audit::Seal;
@@ -176,7 +177,7 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
             .nginx_config
             .envs
             .iter()
-            .map(|(name, value)| (name.clone(), Secret::from(value.clone())))
+            .map(|(name, value)| (name.clone(), Arc::new(Sealed::new(value.as_bytes()))))
             .collect(),
         trusted_ca: trusted_ca(bootstrap)?.map(Into::into),
     })

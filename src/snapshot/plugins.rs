@@ -321,7 +321,8 @@ fn shared(name: &str, settings: &Settings, plugin: Plugin, scope: &Scope<'_>) ->
     } else {
         "own"
     };
-    let settings = crate::consumer::digest(&run.env.index_key, settings.text().as_bytes());
+    let digest = |text: &str| crate::consumer::digest(&run.env.index_key, text.as_bytes());
+    let settings = settings.with_text(digest);
     let stamp = run.plugin_stamp(name);
     let settings = u128::from_ne_bytes(settings);
     let key = format!("plugin/{class}/{name}/{stamp:x}/{settings:x}");

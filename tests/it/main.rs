@@ -19,6 +19,7 @@ mod consumers;
 mod everywhere;
 mod examples;
 mod fail_closed;
+mod heap_scan;
 mod hot_reload;
 mod layers;
 mod leaks;

@@ -1,7 +1,7 @@
 //! Consumers and their credentials, which share the list `consumers` (`spec/00` §1.1, §3).
 
 use super::jwks;
-use super::plugins::{PluginMap, plugins};
+use super::plugins::{PluginMap, sealed_plugins};
 use super::shape::{self, Head, Labels, Shared, fields};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry};
@@ -69,7 +69,7 @@ pub(super) fn parse_consumer(
             "group_id" => consumer.group_id = shape::id(check, node).map(Into::into),
             "plugins" => {
                 head.manager = jwks::take(check, &mut node);
-                consumer.plugins = plugins(check, node);
+                consumer.plugins = sealed_plugins(check, node);
             }
             _ => return head.take(check, Shared::NoName, key, &mut node),
         }
@@ -111,7 +111,7 @@ pub(super) fn parse_credential(
         "plugins" => {
             let at = node.at;
             head.manager = jwks::take(check, &mut node);
-            credential.plugins = plugins(check, node);
+            credential.plugins = sealed_plugins(check, node);
             if credential.plugins.len() > 1 {
                 check.error(at, "invalid-value", "expected at most one plugin");
             }
