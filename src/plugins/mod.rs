@@ -34,6 +34,8 @@ pub const ALL: &[&PluginDef] = &[
     &security::cors::DEF,
     &security::ip_restriction::DEF,
     &auth::multi_auth::DEF,
+    &auth::ldap_auth_advanced::DEF,
+    &auth::ldap_auth::DEF,
     &auth::key_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

@@ -38,6 +38,7 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     }
     let mut ways = Vec::new();
     let mut redacted: Vec<Box<str>> = Vec::new();
+    let mut warnings = Vec::new();
     for (place, plugins) in config.auth_plugins.iter().enumerate() {
         let field = format!("auth_plugins[{place}]");
         let mut plugins = plugins.iter();
@@ -47,6 +48,9 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         };
         let hooks = way(name, settings, &field, ctx)?;
         redacted.extend(hooks.redacted().iter().cloned());
+        let warned = hooks.warnings().iter();
+        warnings
+            .extend(warned.map(|(inner, message)| (format!("{field}.{name}.{inner}"), *message)));
         ways.extend(hooks.authenticate);
     }
     let ways = ways.into();
@@ -54,6 +58,9 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     let hooks = redacted
         .iter()
         .fold(hooks, |hooks, name| hooks.redacts(name));
+    let hooks = warnings
+        .iter()
+        .fold(hooks, |hooks, (field, message)| hooks.warns(field, message));
     Ok(hooks.done())
 }
 

@@ -4,6 +4,8 @@ mod cors;
 mod engine;
 mod ip_restriction;
 mod key_auth;
+mod ldap_auth;
+mod ldap_auth_advanced;
 mod mocking;
 mod prometheus;
 mod proxy_rewrite;
