@@ -6,7 +6,7 @@
 //! | Layer | Rooms |
 //! |---|---|
 //! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sharded`] |
-//! | 1 | [`http`] [`expr`] [`jwt`] [`telemetry`] |
+//! | 1 | [`http`] [`callout`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
 //! | 3 | [`tls`] [`ldap`] [`upstream`] [`consumer`] [`routing`] |
 //! | 4 | [`plugins`] |
@@ -21,6 +21,7 @@ pub mod ip_set;
 pub mod kept;
 pub mod sharded;
 
+pub mod callout;
 pub mod expr;
 pub mod http;
 pub mod jwt;

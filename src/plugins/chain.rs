@@ -98,6 +98,16 @@ impl Plugin {
             (flow, _) => flow,
         }
     }
+
+    /// The same for checks of the body, of which `before` were pending before the plugin ran.
+    fn answer_checks(&self, req: &mut RequestCtx<'_>, before: usize) {
+        let Some(body) = &self.meta.error_response else {
+            return;
+        };
+        for pending in req.state.body_checks.iter_mut().skip(before) {
+            pending.error_body = Some(body.clone());
+        }
+    }
 }
 
 fn remembered(state: &RequestState, key: usize) -> Option<(usize, bool)> {
@@ -159,6 +169,8 @@ pub struct Chain {
     header_filter: Box<[Hook<dyn HeaderFilter>]>,
     body_filter: Box<[Hook<dyn BodyFilter>]>,
     log: Box<[Hook<dyn Log>]>,
+    /// A plugin's request phase may ask for the request's body.
+    reads_body: bool,
 }
 
 impl Chain {
@@ -182,6 +194,7 @@ impl Chain {
             header_filter: phase(&sorted, |hooks| hooks.header_filter.clone()),
             body_filter: phase(&sorted, |hooks| hooks.body_filter.clone()),
             log: phase(&sorted, |hooks| hooks.log.clone()),
+            reads_body: sorted.iter().any(|plugin| plugin.hooks.reads_body),
         }
     }
 
@@ -219,6 +232,15 @@ pub struct Scopes {
 }
 
 impl Scopes {
+    /// Whether a request phase of any plugin may ask for the request's body.
+    #[must_use]
+    pub fn reads_body(&self) -> bool {
+        let consumer = self.consumer.as_ref();
+        self.global.reads_body
+            || self.route.reads_body
+            || consumer.is_some_and(|consumer| consumer.reads_body)
+    }
+
     /// Phase rewrite of global rules and route.
     pub async fn rewrite(&self, req: &mut RequestCtx<'_>) -> Flow {
         for hook in self
@@ -256,10 +278,12 @@ impl Scopes {
             if !hook.plugin.applies(req) {
                 continue;
             }
+            let checks = req.state.body_checks.len();
             let flow = match hook.hook.access(req) {
                 Step::Done(flow) => flow,
                 Step::Wait(flow) => flow.await,
             };
+            hook.plugin.answer_checks(req, checks);
             if let Flow::Respond(_) = flow {
                 return hook.plugin.answer(flow);
             }
@@ -362,10 +386,12 @@ async fn run_rewrite(hook: &Hook<dyn Rewrite>, req: &mut RequestCtx<'_>) -> Flow
     if !hook.plugin.applies(req) {
         return Flow::Continue;
     }
+    let checks = req.state.body_checks.len();
     let flow = match hook.hook.rewrite(req) {
         Step::Done(flow) => flow,
         Step::Wait(flow) => flow.await,
     };
+    hook.plugin.answer_checks(req, checks);
     hook.plugin.answer(flow)
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
 use smallvec::SmallVec;
 
-use super::body::{Ahead, BodyError, ReadBody};
+use super::body::{Ahead, BodyError, CheckBody, PendingCheck, ReadBody};
 use super::respond::Source;
 use crate::consumer::{Consumer, Consumers};
 
@@ -115,8 +115,11 @@ pub struct RequestState {
     pub consumer: Option<Attached>,
     /// All consumers, for auth plugins.
     pub consumers: Arc<Consumers>,
-    /// The body, where a route's conditions may ask for a field of it and it is small.
+    /// The body, where it was read whole before anything went upstream: for a plugin, or small
+    /// and for a route's conditions. This is what goes upstream.
     pub body: Option<Bytes>,
+    /// Checks of a body that is held back until its end.
+    pub body_checks: Vec<PendingCheck>,
     /// `apisix_request_id`.
     pub request_id: Option<HeaderValue>,
     /// `Host` to send upstream instead of what `pass_host` says.
@@ -173,6 +176,7 @@ impl RequestState {
             consumer: None,
             consumers,
             body: None,
+            body_checks: Vec::new(),
             request_id: None,
             host_override: None,
             attempts: SmallVec::new(),
@@ -271,6 +275,15 @@ impl RequestCtx<'_> {
             self.state.body = Some(body.clone());
         }
         Ok(ahead)
+    }
+
+    /// Holds the body back from the upstream until its end, and lets it through only where `check`
+    /// does. For bodies that are [`Ahead::Later`].
+    pub fn check_body_later(&mut self, check: impl CheckBody + 'static) {
+        self.state.body_checks.push(PendingCheck {
+            check: Box::new(check),
+            error_body: None,
+        });
     }
 
     /// Client address.

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::phase::Hooks;
+use crate::callout::Trust;
 use crate::clock::Clock;
 use crate::kept::Kept;
 use crate::secrets::Secret;
@@ -124,6 +125,8 @@ pub struct BuildCtx<'a> {
     pub metrics: &'a Arc<Metrics>,
     /// State that outlives snapshots.
     pub kept: &'a Kept,
+    /// What servers that plugins call must prove, where the plugin does not say otherwise.
+    pub trust: &'a Trust,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
 }

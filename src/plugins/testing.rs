@@ -13,6 +13,7 @@ use super::ctx::{RequestCtx, RequestState};
 use super::def::{BuildCtx, BuildError, Credential, CredentialCtx, PluginDef};
 use super::phase::{Flow, Hooks, Step};
 use super::respond::Response;
+use crate::callout::Trust;
 use crate::clock::{Clock, ManualClock};
 use crate::consumer::Consumers;
 use crate::kept::Kept;
@@ -57,6 +58,7 @@ pub(in crate::plugins) struct With {
     pub(in crate::plugins) metadata: Value,
     pub(in crate::plugins) attr: Value,
     pub(in crate::plugins) https_ports: Vec<u16>,
+    pub(in crate::plugins) trust: Trust,
 }
 
 impl With {
@@ -73,6 +75,7 @@ impl With {
             https_ports: &self.https_ports,
             metrics: &Arc::new(Metrics::new("apisix_")),
             kept: &Kept::new(),
+            trust: &self.trust,
             clock: &clock,
         };
         (def.build)(json, &ctx)

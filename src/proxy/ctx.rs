@@ -6,7 +6,8 @@ use std::sync::Arc;
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
-use crate::plugins::{Chain, RequestState, Scopes};
+use super::body::HeldBody;
+use crate::plugins::{Chain, RequestState, Response, Scopes};
 use crate::snapshot::{CompiledRoute, Snapshot};
 use crate::telemetry::metrics::OpenRequest;
 use crate::upstream::{Picked, Upstream};
@@ -36,8 +37,10 @@ pub struct Exchange {
     pub tried: SmallVec<[SocketAddr; 2]>,
     /// The node of the present attempt.
     pub picked: Option<Picked>,
-    /// Request body bytes read so far.
-    pub body_received: u64,
+    /// What is held of a body that goes upstream only as a whole.
+    pub held: HeldBody,
+    /// The answer to a request that a check of its body refused.
+    pub refusal: Option<Box<Response>>,
     /// A WebSocket upgrade is passed on.
     pub upgrade: bool,
     /// A body filter exists in some scope.
@@ -66,7 +69,8 @@ impl Exchange {
             upstream: None,
             tried: SmallVec::new(),
             picked: None,
-            body_received: 0,
+            held: HeldBody::default(),
+            refusal: None,
             upgrade: false,
             filters_body: false,
             response_started: false,

@@ -10,7 +10,7 @@ use pingora_proxy::Session;
 
 use super::Gateway;
 use super::ctx::Exchange;
-use super::{rescue, respond};
+use super::{body, rescue, respond};
 use crate::http::{client_addr, hop_by_hop};
 use crate::plugins::RequestCtx;
 use crate::plugins::ctx::Attempt;
@@ -64,6 +64,9 @@ impl Gateway {
         let peer = peer.map_err(|error| {
             Error::because(ErrorType::HTTPStatus(502), "upstream cannot be used", error)
         })?;
+        let mut peer = peer;
+        body::bound_sending(&mut peer, exchange);
+        exchange.held.begin_attempt();
         exchange.tried.push(picked.addr);
         exchange.state.upstream_scheme = Some(upstream.scheme().name());
         exchange.state.attempts.push(Attempt {

@@ -222,36 +222,3 @@ impl Gateway {
         }
     }
 }
-
-/// Largest body that is read for conditions on its fields. Pingora sends a body on that was read
-/// ahead only up to this size; a larger one is not touched, and its fields are absent.
-const MAX_READ_AHEAD: u64 = 64 * 1024;
-
-/// Reads a small body ahead, for routes that ask for a field of it.
-///
-/// # Errors
-/// The status to answer: the client did not send what it announced.
-pub(super) async fn read_body(
-    session: &mut Session,
-    exchange: &mut Exchange,
-) -> std::result::Result<(), u16> {
-    let declared = session.req_header().headers.get(header::CONTENT_LENGTH);
-    let declared = declared.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let Some(length) = declared.filter(|length| (1..=MAX_READ_AHEAD).contains(length)) else {
-        return Ok(());
-    };
-    let broken = |error: Box<Error>| match super::rescue::status_of(&error) {
-        0 => 400,
-        status => status,
-    };
-    super::forward::let_body_come(session)
-        .await
-        .map_err(broken)?;
-    session.as_mut().enable_retry_buffering();
-    let mut body = Vec::with_capacity(usize::try_from(length).unwrap_or_default());
-    while let Some(piece) = session.as_mut().read_request_body().await.map_err(broken)? {
-        body.extend_from_slice(&piece);
-    }
-    exchange.state.body = Some(body.into());
-    Ok(())
-}

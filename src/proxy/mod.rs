@@ -1,6 +1,7 @@
 //! The request's way through Pingora. Takes the snapshot once; decides nothing that a snapshot
 //! could have decided at load.
 
+mod body;
 pub mod ctx;
 pub mod drain;
 mod forward;
@@ -8,6 +9,7 @@ pub mod handshake;
 mod header_deadline;
 mod intake;
 pub mod listener;
+mod phases;
 mod record;
 mod rescue;
 mod respond;
@@ -28,7 +30,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::clock::Clock;
 use crate::plugins::respond::Source;
-use crate::plugins::{Chain, Flow, RequestCtx, Response};
+use crate::plugins::{Chain, RequestCtx, Response};
 use crate::reload::SnapshotCell;
 use crate::snapshot::{Outcome, UpstreamLink};
 use crate::upstream::Failure;
@@ -63,7 +65,7 @@ impl Gateway {
             return Some(Response::error_msg(503, "a global rule is not valid"));
         }
         if exchange.snapshot.asks_body
-            && let Err(status) = intake::read_body(session, exchange).await
+            && let Err(status) = self.read_small_body(session, exchange).await
         {
             return Some(Response::status(status));
         }
@@ -72,9 +74,9 @@ impl Gateway {
         match route.as_ref().map(|route| &route.outcome) {
             Some(Outcome::Serve { chain, .. }) => exchange.scopes.route = Arc::clone(chain),
             Some(Outcome::Refuse { status }) => return Some(Response::status(*status)),
-            Some(Outcome::Absent) | None => return Some(unmatched(session, exchange).await),
+            Some(Outcome::Absent) | None => return Some(self.unmatched(session, exchange).await),
         }
-        if let Some(response) = run_request_phases(session, exchange).await {
+        if let Some(response) = self.run_request_phases(session, exchange).await {
             return Some(response);
         }
         let Some(Outcome::Serve {
@@ -112,43 +114,6 @@ impl Gateway {
     }
 }
 
-/// Without a route only the global rules run, then it is 404 (`spec/00` §7.1 step 3, §9.5).
-async fn unmatched(session: &mut Session, exchange: &mut Exchange) -> Response {
-    let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
-    if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
-        return *response;
-    }
-    match exchange.scopes.access(&mut req).await {
-        Flow::Respond(response) => *response,
-        Flow::Continue => Response::error_msg(404, "404 Route Not Found"),
-    }
-}
-
-/// `spec/00` §7.1, steps 5–7.
-async fn run_request_phases(session: &mut Session, exchange: &mut Exchange) -> Option<Response> {
-    let mut req = RequestCtx::new(session.req_header_mut(), &mut exchange.state);
-    if let Flow::Respond(response) = exchange.scopes.rewrite(&mut req).await {
-        return Some(*response);
-    }
-    if let Some(attached) = &req.state.consumer {
-        if let crate::consumer::GroupLink::Missing(_) = attached.consumer.group {
-            return Some(Response::status(503));
-        }
-        exchange.scopes.consumer = attached
-            .consumer
-            .plugins
-            .clone()
-            .and_then(|plugins| plugins.downcast::<Chain>().ok());
-        if let Flow::Respond(response) = exchange.scopes.consumer_rewrite(&mut req).await {
-            return Some(*response);
-        }
-    }
-    match exchange.scopes.access(&mut req).await {
-        Flow::Respond(response) => Some(*response),
-        Flow::Continue => None,
-    }
-}
-
 impl Gateway {
     /// Answers a request that failed on its way.
     async fn answer_failure(
@@ -159,6 +124,9 @@ impl Gateway {
     ) -> Result<()> {
         if let Some(head) = exchange.hollow.take() {
             return respond::send(session, exchange, *head, Some(Bytes::new())).await;
+        }
+        if let Some(refusal) = exchange.refusal.take() {
+            return self.answer(session, exchange, *refusal).await;
         }
         exchange.state.source = Source::Core;
         let mut response = Response::status(status);
@@ -219,21 +187,12 @@ impl ProxyHttp for Gateway {
 
     async fn request_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Ctx,
     ) -> Result<()> {
-        let exchange = exchange_of(ctx)?;
-        exchange.body_received += body.as_ref().map_or(0, |body| body.len() as u64);
-        let limit = self.settings.max_body_bytes;
-        if limit > 0 && exchange.body_received > limit {
-            return Err(Error::explain(
-                ErrorType::HTTPStatus(413),
-                "request body is over the limit",
-            ));
-        }
-        Ok(())
+        self.pass_body(session, exchange_of(ctx)?, body, end).await
     }
 
     async fn response_filter(

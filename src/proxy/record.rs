@@ -33,7 +33,7 @@ impl Gateway {
         {
             attempt.response_time = Some(now.saturating_duration_since(attempt.started));
         }
-        state.bytes_received = head_bytes(session) + exchange.body_received;
+        state.bytes_received = head_bytes(session) + session.as_ref().body_bytes_read() as u64;
         state.bytes_sent = session.body_bytes_sent() as u64 + sent_head_bytes(session);
         let req = RequestCtx::new(session.req_header_mut(), state);
         exchange.scopes.log(&req);

@@ -11,8 +11,9 @@ use serde::Deserialize;
 use super::ServerError;
 use super::early;
 use super::environment::Environment;
+use crate::callout::Trust;
 use crate::clock::Clock;
-use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter};
+use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter, TRUSTED_CERTIFICATE};
 use crate::config::resource::KeepalivePoolConfig;
 use crate::diagnostic::Place;
 use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
@@ -105,6 +106,13 @@ pub fn compile_env(
         }
         names.iter().cloned().collect::<HashSet<_>>()
     });
+    let trust = match trusted_ca(bootstrap)? {
+        None => Trust::System,
+        Some(pem) => Trust::parse(&pem).map_err(|_| SettingsError::Word {
+            field: TRUSTED_CERTIFICATE,
+            expected: "a file of PEM certificates",
+        })?,
+    };
     Ok(CompileEnv {
         redact_args: bootstrap
             .claviger
@@ -137,6 +145,7 @@ pub fn compile_env(
         kept: Arc::new(Kept::new()),
         clock: Arc::clone(clock),
         resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
+        trust,
     })
 }
 
@@ -147,17 +156,6 @@ pub fn compile_env(
 pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, SettingsError> {
     let cache = &bootstrap.apisix.lru_secret;
     let own = &bootstrap.claviger.secrets;
-    let trusted_ca = match trusted_ca_file(bootstrap) {
-        None => None,
-        Some(path) => {
-            let pem = std::fs::read(&path).map_err(|source| SettingsError::File {
-                field: "apisix.ssl.ssl_trusted_certificate",
-                path: path.into(),
-                source,
-            })?;
-            Some(pem.into())
-        }
-    };
     Ok(SecretsSettings {
         ttl: cache.ttl,
         neg_ttl: cache.neg_ttl,
@@ -169,8 +167,21 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
             .iter()
             .map(|(name, value)| (name.clone(), Secret::from(value.clone())))
             .collect(),
-        trusted_ca,
+        trusted_ca: trusted_ca(bootstrap)?.map(Into::into),
     })
+}
+
+/// The bundle of [`trusted_ca_file`].
+fn trusted_ca(bootstrap: &Bootstrap) -> Result<Option<Vec<u8>>, SettingsError> {
+    let Some(path) = trusted_ca_file(bootstrap) else {
+        return Ok(None);
+    };
+    let pem = std::fs::read(&path).map_err(|source| SettingsError::File {
+        field: TRUSTED_CERTIFICATE,
+        path: path.into(),
+        source,
+    })?;
+    Ok(Some(pem))
 }
 
 /// The same where the environment's values were taken; those of `nginx_config.envs` go before them.

@@ -13,6 +13,7 @@ use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::uses::Uses;
 use super::{ItemCount, Snapshot, consumers, plugins, rest};
+use crate::callout;
 use crate::clock::Clock;
 use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE};
 use crate::config::resource::{Item, KeepalivePoolConfig};
@@ -53,6 +54,8 @@ pub struct CompileEnv {
     pub clock: Arc<dyn Clock>,
     /// Names of nodes to addresses.
     pub resolver: Arc<Resolver>,
+    /// What servers that plugins call must prove, where the setting is no reference.
+    pub trust: callout::Trust,
 }
 
 /// One compilation's view of the environment, metadata resolved.
@@ -84,6 +87,8 @@ pub(super) struct Trust {
     pub stamp: u64,
     /// The certificates; `None` where there is no usable value.
     pub ca: Option<Arc<CaType>>,
+    /// The same for servers that plugins call.
+    callouts: callout::Trust,
 }
 
 /// Plugin metadata, or a setting of `config.yaml`, with values in place.
@@ -148,7 +153,8 @@ impl Compilation<'_> {
             || self.settings.contains_key(&*attr_id(name))
     }
 
-    /// Changes with the plugin's metadata, its `plugin_attr`, and whether the plugin is enabled.
+    /// Changes with the plugin's metadata, its `plugin_attr`, what it trusts by reference, and
+    /// whether the plugin is enabled.
     #[must_use]
     pub fn plugin_stamp(&self, name: &str) -> u64 {
         let metadata = self.metadata.get(name).map_or(0, |metadata| metadata.stamp);
@@ -158,7 +164,21 @@ impl Compilation<'_> {
             let attr = self.settings.get(&*attr_id(name));
             attr.map_or(0, |attr| attr.stamp.rotate_left(1))
         };
-        metadata ^ attr ^ u64::from(self.plugin_enabled(name))
+        let trust = self
+            .trust
+            .as_ref()
+            .map_or(0, |trust| trust.stamp.rotate_left(2));
+        metadata ^ attr ^ trust ^ u64::from(self.plugin_enabled(name))
+    }
+
+    /// What servers that plugins call must prove. Without a value of its reference, nothing is
+    /// proof.
+    #[must_use]
+    pub fn callout_trust(&self) -> &callout::Trust {
+        match &self.trust {
+            Some(trust) => &trust.callouts,
+            None => &self.env.trust,
+        }
     }
 
     /// A hasher of this process's seed.
@@ -377,9 +397,14 @@ fn trust(
         };
         CaBundle::parse(text.as_bytes()).map_err(told).ok()
     });
+    let callouts = match &bundle {
+        Some(bundle) => callout::Trust::Only(bundle.certificates().into()),
+        None => callout::Trust::nothing(),
+    };
     Some(Trust {
         stamp: resolved.stamp,
         ca: bundle.map(|bundle| bundle.for_upstream()),
+        callouts,
     })
 }
 

@@ -329,6 +329,7 @@ fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'
         https_ports: &env.https_ports,
         metrics: &env.metrics,
         kept: &env.kept,
+        trust: scope.run.callout_trust(),
         clock: &env.clock,
     };
     let built = if json.get("_meta").is_some() {

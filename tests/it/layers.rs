@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 /// one layer stay strangers; the last layer may import everything.
 const LAYERS: [&[&str]; 9] = [
     &["clock", "diagnostic", "ip_set", "kept", "sharded"],
-    &["http", "expr", "jwt", "telemetry"],
+    &["http", "callout", "expr", "jwt", "telemetry"],
     &["secrets", "config"],
     &["tls", "ldap", "upstream", "consumer", "routing"],
     &["plugins"],

@@ -39,6 +39,7 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     let mut ways = Vec::new();
     let mut redacted: Vec<Box<str>> = Vec::new();
     let mut warnings = Vec::new();
+    let mut reads_body = false;
     for (place, plugins) in config.auth_plugins.iter().enumerate() {
         let field = format!("auth_plugins[{place}]");
         let mut plugins = plugins.iter();
@@ -51,10 +52,16 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         let warned = hooks.warnings().iter();
         warnings
             .extend(warned.map(|(inner, message)| (format!("{field}.{name}.{inner}"), *message)));
+        reads_body |= hooks.reads_body;
         ways.extend(hooks.authenticate);
     }
     let ways = ways.into();
-    let hooks = Hooks::of(MultiAuth { ways }).rewrite().reads_body();
+    let hooks = Hooks::of(MultiAuth { ways }).rewrite();
+    let hooks = if reads_body {
+        hooks.reads_body()
+    } else {
+        hooks
+    };
     let hooks = redacted
         .iter()
         .fold(hooks, |hooks, name| hooks.redacts(name));

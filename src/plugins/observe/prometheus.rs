@@ -126,6 +126,7 @@ mod tests {
             https_ports: &[],
             metrics: &metrics,
             kept: &Kept::new(),
+            trust: &crate::callout::Trust::System,
             clock: &clock,
         };
         let hooks = (DEF.build)(config, &ctx).expect("builds");

@@ -2,7 +2,6 @@
 //! It never follows a redirect, never uses a proxy from the environment, and never puts a URL or
 //! an answer into an error. (Not wiped: the transport's own read buffers.)
 
-use std::error::Error as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +18,7 @@ use zeroize::Zeroizing;
 
 use super::file::read_named;
 use super::{BuildCtx, BuildError, FetchError, MAX_DOCUMENT_BYTES, Step, secret_text};
+use crate::callout::{self, Reached, Unread};
 use crate::secrets::value::Secret;
 
 /// `tls` of a manager.
@@ -138,15 +138,11 @@ fn builder(
     timeout: Duration,
     ctx: &BuildCtx<'_>,
 ) -> Result<ClientBuilder, BuildError> {
-    let builder = Client::builder()
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .referer(false)
+    let builder = callout::builder()
         .timeout(timeout)
         .connect_timeout(timeout)
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(MAX_IDLE)
-        .user_agent("claviger");
+        .pool_max_idle_per_host(MAX_IDLE);
     let builder = trust(builder, tls, ctx)?;
     Ok(match identity(tls)? {
         Some(identity) => builder.identity(identity),
@@ -178,35 +174,12 @@ pub(super) async fn open(request: RequestBuilder) -> Result<Response, FetchError
 }
 
 /// The body, if it is at most [`MAX_DOCUMENT_BYTES`] long.
-pub(super) async fn read(mut response: Response) -> Result<Zeroizing<Vec<u8>>, FetchError> {
-    let expected = response.content_length().unwrap_or(0);
-    let expected = usize::try_from(expected).unwrap_or(usize::MAX);
-    if expected > MAX_DOCUMENT_BYTES {
-        return Err(FetchError::TooLarge(MAX_DOCUMENT_BYTES));
-    }
-    let mut body = Zeroizing::new(Vec::with_capacity(expected));
-    while let Some(chunk) = response
-        .chunk()
-        .await
-        .map_err(|error| unreachable(&error))?
-    {
-        if body.len() + chunk.len() > MAX_DOCUMENT_BYTES {
-            return Err(FetchError::TooLarge(MAX_DOCUMENT_BYTES));
-        }
-        append(&mut body, &chunk);
-    }
-    Ok(body)
-}
-
-/// Appends without leaving an unwiped copy behind when the buffer has to grow.
-fn append(body: &mut Zeroizing<Vec<u8>>, chunk: &[u8]) {
-    let needed = body.len() + chunk.len();
-    if needed > body.capacity() {
-        let mut grown = Zeroizing::new(Vec::with_capacity(needed.max(body.len() * 2)));
-        grown.extend_from_slice(body);
-        *body = grown;
-    }
-    body.extend_from_slice(chunk);
+pub(super) async fn read(response: Response) -> Result<Zeroizing<Vec<u8>>, FetchError> {
+    let body = callout::read(response, MAX_DOCUMENT_BYTES).await;
+    body.map_err(|unread| match unread {
+        Unread::TooLarge => FetchError::TooLarge(MAX_DOCUMENT_BYTES),
+        Unread::Broken(error) => unreachable(&error),
+    })
 }
 
 /// An address that paths can be appended to, out of the field of that name.
@@ -318,38 +291,16 @@ impl reqwest::dns::Resolve for Renamed {
     }
 }
 
-/// What broke, in the words of the cause itself: the outer ones repeat the URL.
+/// What broke, in the words of the cause itself.
 pub(super) fn unreachable(error: &reqwest::Error) -> FetchError {
-    if error.is_timeout() {
-        return FetchError::TimedOut;
-    }
-    let mut step = Step::Tcp;
-    let mut words = "request failed".to_owned();
-    let mut cause = error.source();
-    while let Some(link) = cause {
-        words = link.to_string();
-        if is_tls(link) {
-            // The library's inner errors lack why a certificate was not trusted.
-            return FetchError::Unreachable(Step::Tls, words.into());
-        }
-        if words == "dns error" || words.starts_with("failed to lookup address") {
-            step = Step::Dns;
-        }
-        cause = link.source();
-    }
-    FetchError::Unreachable(step, words.into())
-}
-
-/// Whether the error is the TLS library's. `hyper-tls` and `native-tls` put it inside an I/O error.
-fn is_tls(link: &(dyn std::error::Error + 'static)) -> bool {
-    fn of_library(error: &(dyn std::error::Error + 'static)) -> bool {
-        error.is::<native_tls::Error>()
-            || error.is::<openssl::ssl::Error>()
-            || error.is::<openssl::error::ErrorStack>()
-    }
-    let inside = link.downcast_ref::<std::io::Error>();
-    let inside = inside.and_then(std::io::Error::get_ref);
-    of_library(link) || inside.is_some_and(|inner| of_library(inner))
+    let (reached, words) = callout::reached(error);
+    let step = match reached {
+        Reached::TimedOut => return FetchError::TimedOut,
+        Reached::Dns => Step::Dns,
+        Reached::Tcp => Step::Tcp,
+        Reached::Tls => Step::Tls,
+    };
+    FetchError::Unreachable(step, words)
 }
 
 const PEM_MARK: &[u8] = b"-----BEGIN ";
@@ -392,14 +343,5 @@ mod tests {
             ("https://vault.test:8200/x", "127.0.0.1:8200")
         );
         assert!(rename(&mut url, "10.0.0.1").is_err());
-    }
-
-    #[test]
-    fn bodies_grow_without_losing_a_byte() {
-        let mut body = Zeroizing::new(Vec::new());
-        for chunk in [&b"ab"[..], b"", b"cdefgh", b"i"] {
-            append(&mut body, chunk);
-        }
-        assert_eq!(body.as_slice(), b"abcdefghi");
     }
 }

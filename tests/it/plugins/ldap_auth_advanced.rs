@@ -21,9 +21,8 @@ fn entries() -> String {
         ("Twin,ou=users", "Twin", "twin"),
         ("Twin,ou=guests", "Twin", "twin"),
     ];
-    let users = users.map(|(dn, cn, uid)| {
-        user(&format!("cn={dn},dc=test"), cn, uid, &format!("{uid}-pw"))
-    });
+    let users =
+        users.map(|(dn, cn, uid)| user(&format!("cn={dn},dc=test"), cn, uid, &format!("{uid}-pw")));
     units.concat() + &users.concat()
 }
 
@@ -77,8 +76,16 @@ fn users_are_searched_and_bound() {
     let slapd = Slapd::start(&entries());
     let (addr, service) = (slapd.addr(), service());
     let routes = route("plain", &addr, &service)
-        + &route("any", &addr, &format!("{service}, consumer_required: false"))
-        + &route("basic", &addr, &format!("{service}, header_type: basic, hide_credentials: true"))
+        + &route(
+            "any",
+            &addr,
+            &format!("{service}, consumer_required: false"),
+        )
+        + &route(
+            "basic",
+            &addr,
+            &format!("{service}, header_type: basic, hide_credentials: true"),
+        )
         + &route("nobody", &addr, "");
     let (upstream, gateway) = start(&routes);
     let reply = log_in(&gateway, "/plain", "alice", "alice-pw");
@@ -92,17 +99,30 @@ fn users_are_searched_and_bound() {
     let forged = [("Authorization", &*bob), ("X-Consumer-Username", "root")];
     assert_eq!(get(&gateway, "/any", &forged).status, 200);
     let seen = upstream.requests().pop().unwrap();
-    assert_eq!(seen.header("x-consumer-username"), None, "nobody vouches for it");
+    assert_eq!(
+        seen.header("x-consumer-username"),
+        None,
+        "nobody vouches for it"
+    );
 
     let basic = header("alice", "alice-pw").replace("ldap", "basic");
-    assert_eq!(get(&gateway, "/basic", &[("Authorization", &basic)]).status, 200);
+    assert_eq!(
+        get(&gateway, "/basic", &[("Authorization", &basic)]).status,
+        200
+    );
     let seen = upstream.requests().pop().unwrap();
     assert_eq!(seen.header("authorization"), None);
     let reply = get(&gateway, "/basic", &[]);
-    assert_eq!(reply.header("www-authenticate"), Some("Basic realm=\"ldap\""));
+    assert_eq!(
+        reply.header("www-authenticate"),
+        Some("Basic realm=\"ldap\"")
+    );
 
     let proxy = header("alice", "alice-pw");
-    let both = [("Proxy-Authorization", &*proxy), ("Authorization", "Bearer x")];
+    let both = [
+        ("Proxy-Authorization", &*proxy),
+        ("Authorization", "Bearer x"),
+    ];
     assert_eq!(get(&gateway, "/plain", &both).status, 200);
     let wrong = header("alice", "x");
     let both = [("Proxy-Authorization", &*wrong), ("Authorization", &*proxy)];
@@ -144,8 +164,11 @@ fn an_outage_is_no_refusal() {
     let mut slapd = Slapd::start(&entries());
     let pipe = Pipe::start(&slapd.addr());
     let wrong = format!(", bind_dn: '{SERVICE}', ldap_password: wrong");
-    let routes = route("plain", &pipe.addr.to_string(), &(service() + ", timeout: 300"))
-        + &route("wrong", &slapd.addr(), &wrong)
+    let routes = route(
+        "plain",
+        &pipe.addr.to_string(),
+        &(service() + ", timeout: 300"),
+    ) + &route("wrong", &slapd.addr(), &wrong)
         + &route("base", &slapd.addr(), &service()).replace("base_dn: dc=test", "base_dn: dc=none");
     let (_upstream, gateway) = start(&routes);
     let ask = || log_in(&gateway, "/plain", "alice", "alice-pw");
@@ -156,20 +179,36 @@ fn an_outage_is_no_refusal() {
     pipe.hold(true);
     let asked = Instant::now();
     outage(&ask());
-    assert!(asked.elapsed() < Duration::from_secs(5), "it is waited for as long as configured");
+    assert!(
+        asked.elapsed() < Duration::from_secs(5),
+        "it is waited for as long as configured"
+    );
     pipe.hold(false);
-    assert_eq!(ask().status, 200, "an answer that comes late is no other question's");
+    assert_eq!(
+        ask().status,
+        200,
+        "an answer that comes late is no other question's"
+    );
     pipe.cut();
-    assert_eq!(ask().status, 200, "connections that have ended are replaced");
+    assert_eq!(
+        ask().status,
+        200,
+        "connections that have ended are replaced"
+    );
     slapd.stop();
     outage(&ask());
     slapd.restart();
     assert_eq!(ask().status, 200);
     let counted = "{plugin=\"ldap-auth-advanced\",reason=\"unavailable\"} 4";
-    wait_until("outages are counted", || gateway.metrics_page().contains(counted));
+    wait_until("outages are counted", || {
+        gateway.metrics_page().contains(counted)
+    });
     let log = gateway.log();
     for hidden in [SERVICE_PASSWORDS[0], "alice-pw", "Alice Lee"] {
-        assert!(!log.contains(hidden), "the log names neither users nor passwords");
+        assert!(
+            !log.contains(hidden),
+            "the log names neither users nor passwords"
+        );
     }
 }
 
@@ -178,7 +217,11 @@ fn connections_are_kept_and_never_search_as_a_user() {
     let slapd = Slapd::start(&entries());
     let (kept, closed) = (Pipe::start(&slapd.addr()), Pipe::start(&slapd.addr()));
     let routes = route("kept", &kept.addr.to_string(), &service())
-        + &route("closed", &closed.addr.to_string(), &(service() + ", keepalive: false"));
+        + &route(
+            "closed",
+            &closed.addr.to_string(),
+            &(service() + ", keepalive: false"),
+        );
     let (_upstream, gateway) = start(&routes);
     for _ in 0..5 {
         // A user may not search: a search under alice's name would find no one.
@@ -237,10 +280,17 @@ fn tls_is_verified_unless_told_otherwise() {
             let status =
                 |end: &str| log_in(&gateway, &format!("/{kind}-{end}"), "alice", "alice-pw").status;
             assert_eq!(status("good"), good, "{kind}");
-            assert_eq!(status("name"), 500, "{kind}: the certificate is for another name");
+            assert_eq!(
+                status("name"),
+                500,
+                "{kind}: the certificate is for another name"
+            );
             assert_eq!(status("any"), 200, "{kind}");
         }
-        assert!(gateway.log().contains("certificate is not verified"), "it is warned of");
+        assert!(
+            gateway.log().contains("certificate is not verified"),
+            "it is warned of"
+        );
     }
     // A directory that does not offer StartTLS is not asked in the clear.
     let plain = Slapd::start(&entries());
@@ -272,7 +322,10 @@ fn the_search_s_password_follows_its_rotation() {
         route("absent", &slapd.addr(), &absent),
     );
     let upstream = Upstream::start(Behaviour::ok());
-    let gateway = Gateway::builder().resources(over(&upstream, &yaml)).unready().start();
+    let gateway = Gateway::builder()
+        .resources(over(&upstream, &yaml))
+        .unready()
+        .start();
     let status = |path: &str| log_in(&gateway, path, "alice", "alice-pw").status;
     wait_until("the values are there", || status("/plain") == 200);
     assert_eq!(status("/absent"), 503, "a route without its values refuses");
@@ -284,12 +337,15 @@ fn the_search_s_password_follows_its_rotation() {
         status("/absent") == 200
     });
     put("password", "wrong");
-    wait_until("a wrong password is used as it is", || status("/plain") == 500);
+    wait_until("a wrong password is used as it is", || {
+        status("/plain") == 500
+    });
     put("password", "");
     put("absent", one);
-    wait_until("an empty value is none, and the last good one serves", || {
-        status("/absent") == 200
-    });
+    wait_until(
+        "an empty value is none, and the last good one serves",
+        || status("/absent") == 200,
+    );
     put("password", two);
     wait_until("the right one is used again", || status("/plain") == 200);
     put("name", "cn=Bob,ou=users,dc=test");
