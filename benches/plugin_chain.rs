@@ -112,6 +112,7 @@ impl Bench {
     fn scopes(&self, names: &[&str]) -> Scopes {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let ctx = BuildCtx {
+            trust: &claviger::callout::Trust::System,
             owner: &claviger::plugins::def::Owner::new("routes/1"),
             metadata: &Value::Null,
             attr: &Value::Null,
@@ -119,6 +120,7 @@ impl Bench {
             metrics: &self.metrics,
             kept: &Kept::new(),
             clock: &clock,
+            throttle: None,
         };
         let build = |name: &str| {
             let (_, config) = configs().into_iter().find(|(found, _)| *found == name)?;

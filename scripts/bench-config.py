@@ -2,14 +2,18 @@
 """Writes a gateway's configuration for a measurement: so many routes, so many consumers.
 
 Every credential is a reference into documents of the file manager; route n serves
-r<n>.bench.test, consumer n has the key k<n>-...
+r<n>.bench.test, consumer n has the key k<n>-..., or signs its tokens with that (jwt-hs256); with
+jwt-rs256 all sign with one RSA key.
 """
 
 import argparse
+import base64
 import hashlib
+import hmac
 import json
 import os
 import pathlib
+import subprocess
 
 import benchlib
 
@@ -24,8 +28,36 @@ def document(n: int) -> str:
     return f"keys{n // 10000}"
 
 
+def token(n: int, algorithm: str, out: pathlib.Path) -> str:
+    """A token of consumer n, as a client would send it."""
+
+    def part(octets: bytes) -> str:
+        return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+    header = {"alg": algorithm, "typ": "JWT"}
+    claims = {"key": f"c{n}", "exp": 4102444800, "iss": "bench", "sub": f"user-{n}"}
+    text = ".".join(part(json.dumps(each, separators=(",", ":")).encode()) for each in (header, claims))
+    if algorithm == "HS256":
+        signature = hmac.digest(api_key(n).encode(), text.encode(), "sha256")
+    else:
+        sign = ["openssl", "dgst", "-sha256", "-sign", str(out / "rsa.pem")]
+        signature = subprocess.run(sign, input=text.encode(), capture_output=True, check=True).stdout
+    return f"Bearer {text}.{part(signature)}"
+
+
+def credential(n: int, scheme: str | None) -> str:
+    reference = f"$secret://file/main/{document(n)}/c{n}"
+    if scheme == "jwt-hs256":
+        return f"jwt-auth: {{ key: c{n}, secret: {reference} }}"
+    if scheme == "jwt-rs256":
+        return f"jwt-auth: {{ key: c{n}, algorithm: RS256, public_key: $secret://file/main/rsa/public }}"
+    return f"key-auth: {{ key: {reference} }}"
+
+
 def route(n: int, args: argparse.Namespace, host: str | None = None) -> str:
-    plugins = "prometheus: {}" + (", key-auth: {}" if args.auth else "")
+    plugins = "prometheus: {}"
+    if args.auth:
+        plugins += f", {args.auth.partition('-')[0]}-auth: {{ {args.settings} }}"
     return (
         f"  - id: r{n}\n    host: {host or f'r{n}.bench.test'}\n    uri: /*\n"
         f"    plugins: {{ {plugins} }}\n    upstream_id: app\n"
@@ -40,11 +72,10 @@ def common(args: argparse.Namespace, out: pathlib.Path) -> str:
     )
 
 
-def consumers(numbers: range) -> str:
+def consumers(numbers: range, scheme: str | None) -> str:
     lines = ["consumers:\n"] if numbers else []
     for n in numbers:
-        reference = f"$secret://file/main/{document(n)}/c{n}"
-        lines.append(f"  - username: c{n}\n    plugins: {{ key-auth: {{ key: {reference} }} }}\n")
+        lines.append(f"  - username: c{n}\n    plugins: {{ {credential(n, scheme)} }}\n")
     return "".join(lines)
 
 
@@ -53,7 +84,8 @@ def main() -> None:
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--routes", type=int, default=10)
     parser.add_argument("--consumers", type=int, default=10)
-    parser.add_argument("--auth", action="store_true", help="every route asks for a key")
+    parser.add_argument("--auth", choices=["key-auth", "jwt-hs256", "jwt-rs256"], help="on every route")
+    parser.add_argument("--settings", default="", help="of the auth plugin, as in YAML")
     parser.add_argument("--folder", action="store_true", help="resources as many small files")
     parser.add_argument("--port", type=int, required=True, help="and the next two")
     parser.add_argument("--upstream", default="127.0.0.1:18001")
@@ -82,10 +114,10 @@ def main() -> None:
         write("00-common.yaml", common(args, out))
         for start in range(0, args.consumers, 1000):
             numbers = range(start, min(start + 1000, args.consumers))
-            write(f"consumers-{start:06}.yaml", consumers(numbers))
+            write(f"consumers-{start:06}.yaml", consumers(numbers, args.auth))
     else:
         out.mkdir(parents=True, exist_ok=True)
-        text = common(args, out) + consumers(range(args.consumers)) + routes(range(args.routes))
+        text = common(args, out) + consumers(range(args.consumers), args.auth) + routes(range(args.routes))
         write("apisix.yaml", text)
         if args.change:
             return
@@ -93,6 +125,11 @@ def main() -> None:
     secrets = out / "secrets"
     secrets.mkdir(mode=0o700, exist_ok=True)
     keys: dict[str, dict[str, str]] = {}
+    if args.auth == "jwt-rs256":
+        pem, secret = str(out / "rsa.pem"), {"capture_output": True, "check": True}
+        subprocess.run(["openssl", "genrsa", "-out", pem, "2048"], **secret)
+        public = subprocess.run(["openssl", "rsa", "-in", pem, "-pubout"], **secret).stdout
+        keys["rsa"] = {"public": public.decode()}
     for n in range(args.consumers):
         keys.setdefault(document(n), {})[f"c{n}"] = api_key(n)
     for name, fields in keys.items():
@@ -101,7 +138,12 @@ def main() -> None:
             json.dump(fields, file)
     # For the load generator: one key a line.
     sample = range(0, args.consumers, max(1, args.consumers // 1000))
-    (out / "keys.txt").write_text("".join(f"{api_key(n)}\n" for n in sample))
+    if args.auth in (None, "key-auth"):
+        keys_of = [api_key(n) for n in sample]
+    else:
+        keys_of = [token(n, args.auth.partition("-")[2].upper(), out) for n in sample]
+    (out / "keys.txt").write_text("".join(f"{key}\n" for key in keys_of))
+    (out / "wrong.txt").write_text("".join(f"wrong-{api_key(n)}\n" for n in sample))
 
 
 if __name__ == "__main__":

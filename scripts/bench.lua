@@ -1,4 +1,5 @@
--- wrk: spreads requests over routes and keys. Arguments: number of routes, file of keys or "-".
+-- wrk: spreads requests over routes and keys. Arguments: number of routes, file of keys or "-",
+-- header that carries them.
 local requests = {}
 local at = 0
 
@@ -10,7 +11,7 @@ function init(args)
     for n = 1, 1000 do
         -- Strides without a common factor with either count, so that neighbours are far apart.
         local headers = { Host = "r" .. ((n * 7919) % routes) .. ".bench.test" }
-        if #keys > 0 then headers.apikey = keys[(n * 613) % #keys + 1] end
+        if #keys > 0 then headers[args[3]] = keys[(n * 613) % #keys + 1] end
         requests[n] = wrk.format("GET", "/bench", headers)
     end
 end

@@ -5,7 +5,7 @@
 //!
 //! | Layer | Rooms |
 //! |---|---|
-//! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sharded`] |
+//! | 0 | [`clock`] [`diagnostic`] [`ip_set`] [`kept`] [`sealed`] [`sharded`] [`wipe`] |
 //! | 1 | [`http`] [`callout`] [`expr`] [`jwt`] [`telemetry`] |
 //! | 2 | [`secrets`] [`config`] |
 //! | 3 | [`tls`] [`ldap`] [`upstream`] [`consumer`] [`routing`] |
@@ -19,7 +19,9 @@ pub mod clock;
 pub mod diagnostic;
 pub mod ip_set;
 pub mod kept;
+pub mod sealed;
 pub mod sharded;
+pub mod wipe;
 
 pub mod callout;
 pub mod expr;

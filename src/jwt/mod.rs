@@ -1,25 +1,26 @@
-//! Signed tokens (RFC 7519). The crate `jsonwebtoken` reads and writes them; keys and signatures
-//! are OpenSSL's, the one TLS library in the program. Never fetches a key, never reads a claim.
+//! Signed tokens (RFC 7519) and their keys. Signatures and hashes are OpenSSL's, the one TLS
+//! library in the program. Never fetches a key, never reads a claim.
 //!
 //! A key is bound to one algorithm when it is made, so that a token cannot choose how it is
-//! verified (RFC 8725 §3.1). `alg: none` does not exist here; neither does ES512, which the crate
-//! does not know.
+//! verified (RFC 8725 §3.1). `alg: none` does not exist here.
 
+mod algorithm;
+mod compact;
+mod hmac;
 mod key;
-mod provider;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 
-pub use jsonwebtoken::errors::{Error, ErrorKind};
-pub use jsonwebtoken::{Algorithm, AlgorithmFamily, Header, TokenData, Validation, decode_header};
-use jsonwebtoken::{DecodingKey, EncodingKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use openssl::error::ErrorStack;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use key::{Private, Public};
-pub use provider::install;
+pub use algorithm::{Algorithm, Family};
+pub use compact::{Compact, Decoded, LONGEST_TOKEN, decode_base64url};
+use key::{Signs, Verifies};
 
 /// Why a text is not a key for an algorithm. Never holds a part of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,14 +40,23 @@ pub enum KeyError {
     TooLong,
 }
 
+/// Why a token was not signed.
+#[derive(Debug, thiserror::Error)]
+pub enum SignError {
+    /// The claims are no JSON.
+    #[error("claims cannot be written as JSON")]
+    Claims(#[source] serde_json::Error),
+    /// OpenSSL failed.
+    #[error("OpenSSL could not sign")]
+    Openssl(#[source] ErrorStack),
+}
+
 /// A private key or shared secret, and the one algorithm it signs with. Wiped when the last copy
 /// is dropped.
 #[derive(Clone)]
 pub struct SigningKey {
     algorithm: Algorithm,
-    key: Arc<Private>,
-    /// What the crate is told: the family alone, the key is lent.
-    family: EncodingKey,
+    key: Arc<Signs>,
 }
 
 impl SigningKey {
@@ -55,33 +65,17 @@ impl SigningKey {
     /// # Errors
     /// The secret is empty, or the algorithm needs a private key.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, KeyError> {
-        let key = Private::from_secret(algorithm, secret)?;
-        Ok(Self::of(algorithm, key))
+        let key = Arc::new(Signs::Secret(key::secret(algorithm, secret)?));
+        Ok(Self { algorithm, key })
     }
 
-    /// An unencrypted private key in PEM (PKCS#8, PKCS#1 or SEC 1), for all other algorithms.
+    /// An unencrypted private key in PEM (`PKCS#8`, `PKCS#1` or SEC 1), for all other algorithms.
     ///
     /// # Errors
     /// It is not such a key, or not one for this algorithm.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, KeyError> {
-        let key = Private::from_pem(algorithm, pem)?;
-        Ok(Self::of(algorithm, key))
-    }
-
-    fn of(algorithm: Algorithm, key: Private) -> Self {
-        install();
-        let family = match algorithm.family() {
-            AlgorithmFamily::Hmac => EncodingKey::from_secret(&[]),
-            AlgorithmFamily::Rsa => EncodingKey::from_rsa_der(&[]),
-            AlgorithmFamily::Ec => EncodingKey::from_ec_der(&[]),
-            AlgorithmFamily::Ed => EncodingKey::from_ed_der(&[]),
-        };
-        let key = Arc::new(key);
-        Self {
-            algorithm,
-            key,
-            family,
-        }
+        let key = Arc::new(Signs::from_pem(algorithm, pem)?);
+        Ok(Self { algorithm, key })
     }
 
     /// What it signs with.
@@ -94,31 +88,25 @@ impl SigningKey {
     ///
     /// # Errors
     /// The claims are no JSON, or OpenSSL failed.
-    pub fn encode(&self, claims: &impl Serialize) -> Result<String, Error> {
-        self.encode_with(&Header::new(self.algorithm), claims)
-    }
-
-    /// The same with a header of the caller's; its `alg` must be this key's.
-    ///
-    /// # Errors
-    /// As [`SigningKey::encode`], and when the header names another algorithm.
-    pub fn encode_with(&self, header: &Header, claims: &impl Serialize) -> Result<String, Error> {
-        if header.alg != self.algorithm {
-            return Err(ErrorKind::InvalidAlgorithm.into());
-        }
-        provider::lend_private(&self.key, || {
-            jsonwebtoken::encode(header, claims, &self.family)
-        })
+    pub fn encode(&self, claims: &impl Serialize) -> Result<String, SignError> {
+        let header = format!("{{\"typ\":\"JWT\",\"alg\":\"{}\"}}", self.algorithm);
+        let claims = serde_json::to_vec(claims).map_err(SignError::Claims)?;
+        let mut token = URL_SAFE_NO_PAD.encode(header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.sign(token.as_bytes())?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
     }
 
     /// The signature of a message, in the form JWS has it.
     ///
     /// # Errors
     /// OpenSSL failed.
-    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
-        self.key
-            .sign(self.algorithm, message)
-            .ok_or_else(|| ErrorKind::Signing("refused by OpenSSL".to_owned()).into())
+    pub fn sign(&self, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let signature = self.key.sign(self.algorithm, message);
+        signature.map_err(SignError::Openssl)
     }
 }
 
@@ -133,7 +121,8 @@ impl std::fmt::Debug for SigningKey {
 #[derive(Clone)]
 pub struct VerifyingKey {
     algorithm: Algorithm,
-    key: Arc<Public>,
+    identity: [u8; 16],
+    key: Arc<Verifies>,
 }
 
 impl VerifyingKey {
@@ -142,7 +131,8 @@ impl VerifyingKey {
     /// # Errors
     /// The secret is empty, or the algorithm needs a public key.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Self, KeyError> {
-        Ok(Self::of(algorithm, Public::from_secret(algorithm, secret)?))
+        let key = Verifies::Secret(key::secret(algorithm, secret)?);
+        Ok(Self::of(algorithm, key))
     }
 
     /// A public key in PEM (`PUBLIC KEY`, `RSA PUBLIC KEY`) or that of a `CERTIFICATE`, for all
@@ -151,21 +141,39 @@ impl VerifyingKey {
     /// # Errors
     /// It is not such a key, or not one for this algorithm.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Self, KeyError> {
-        Ok(Self::of(algorithm, Public::from_pem(algorithm, pem)?))
+        Ok(Self::of(algorithm, Verifies::from_pem(algorithm, pem)?))
     }
 
-    /// A key as the crate has it: out of a JWK, by components.
+    /// An RSA key by its modulus and exponent, big-endian (RFC 7518 §6.3.1).
     ///
     /// # Errors
     /// It is not one for this algorithm.
-    pub fn from_crate(algorithm: Algorithm, key: &DecodingKey) -> Result<Self, KeyError> {
-        Ok(Self::of(algorithm, Public::from_crate(algorithm, key)?))
+    pub fn from_rsa(algorithm: Algorithm, n: &[u8], e: &[u8]) -> Result<Self, KeyError> {
+        Ok(Self::of(algorithm, Verifies::from_rsa(algorithm, n, e)?))
     }
 
-    fn of(algorithm: Algorithm, key: Public) -> Self {
-        install();
-        let key = Arc::new(key);
-        Self { algorithm, key }
+    /// A point on the algorithm's curve, each coordinate at its full length (RFC 7518 §6.2.1).
+    ///
+    /// # Errors
+    /// It is not one for this algorithm.
+    pub fn from_ec(algorithm: Algorithm, x: &[u8], y: &[u8]) -> Result<Self, KeyError> {
+        Ok(Self::of(algorithm, Verifies::from_ec(algorithm, x, y)?))
+    }
+
+    /// An Ed25519 or Ed448 key by its 32 or 57 bytes (RFC 8037 §2).
+    ///
+    /// # Errors
+    /// It is not one, or the algorithm is not `EdDSA`.
+    pub fn from_ed(algorithm: Algorithm, x: &[u8]) -> Result<Self, KeyError> {
+        Ok(Self::of(algorithm, Verifies::from_ed(algorithm, x)?))
+    }
+
+    fn of(algorithm: Algorithm, key: Verifies) -> Self {
+        Self {
+            algorithm,
+            identity: key.identity(),
+            key: Arc::new(key),
+        }
     }
 
     /// What it verifies.
@@ -174,33 +182,17 @@ impl VerifyingKey {
         self.algorithm
     }
 
-    /// Reads a token that this key signed and `validation` lets pass. Which algorithms
-    /// `validation` names does not matter: it is this key's, or the token is refused.
-    ///
-    /// # Errors
-    /// Not a token, not signed by this key, or its claims are not as asked.
-    pub fn decode<T: DeserializeOwned>(
-        &self,
-        token: impl AsRef<[u8]>,
-        validation: &Validation,
-    ) -> Result<TokenData<T>, Error> {
-        // The crate passes this through to the provider, where the lent key stands in for it; by
-        // itself it verifies nothing.
-        let nothing = DecodingKey::from_secret(&[]);
-        provider::lend_public(&self.key, self.algorithm, || {
-            if validation.algorithms == [self.algorithm] {
-                return jsonwebtoken::decode(token, &nothing, validation);
-            }
-            let mut validation = validation.clone();
-            validation.algorithms = vec![self.algorithm];
-            jsonwebtoken::decode(token, &nothing, &validation)
-        })
-    }
-
     /// Whether the signature, in the form JWS has it, is this key's of the message.
     #[must_use]
     pub fn verify(&self, message: &[u8], signature: &[u8]) -> bool {
         self.key.verify(self.algorithm, message, signature)
+    }
+
+    /// Equal exactly for equal keys of one algorithm, and says nothing about a secret to whoever
+    /// does not have it.
+    #[must_use]
+    pub fn identity(&self) -> (Algorithm, [u8; 16]) {
+        (self.algorithm, self.identity)
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::phase::Hooks;
 use crate::callout::Trust;
 use crate::clock::Clock;
@@ -129,6 +130,8 @@ pub struct BuildCtx<'a> {
     pub trust: &'a Trust,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// Addresses that failed too often, where `claviger.auth.throttle` asks for that.
+    pub throttle: Option<&'a Arc<Throttle>>,
 }
 
 /// Decodes a configuration object; `null` counts as `{}` (`spec/00` §1.3). Unknown fields are

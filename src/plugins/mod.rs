@@ -20,6 +20,7 @@ mod security;
 mod traffic;
 mod transform;
 
+pub use auth::throttle::{Throttle, ThrottleSettings};
 pub use chain::{Chain, Plugin, Scopes};
 pub use ctx::{RequestCtx, RequestState, RouteInfo};
 pub use def::{BuildCtx, BuildError, Credential, PluginDef, PluginKind};

@@ -8,6 +8,7 @@ use pingora_http::ResponseHeader;
 
 use super::ctx::RequestCtx;
 use super::respond::Response;
+use crate::telemetry::metrics::AuthFailure;
 
 /// What a request-phase hook decides.
 #[derive(Debug)]
@@ -60,11 +61,33 @@ pub trait Authenticate: Send + Sync {
     /// APISIX's name of the plugin.
     fn name(&self) -> &'static str;
 
-    /// Attaches the client's consumer, or says what it would have answered.
+    /// Attaches the client's consumer, or says what it would have answered. Counts nothing: of
+    /// several ways in, those before the one that is taken have not failed.
     fn authenticate<'a>(
         &'a self,
         req: &'a mut RequestCtx<'_>,
-    ) -> BoxFuture<'a, Result<(), Response>>;
+    ) -> BoxFuture<'a, Result<Admission, Refusal>>;
+
+    /// Counts a failure that stands (`claviger_auth_failures_total`).
+    fn count(&self, reason: AuthFailure);
+}
+
+/// How a way let a client in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admission {
+    /// By its credential.
+    Known,
+    /// As the anonymous consumer, since its credential failed for this reason.
+    Anonymous(AuthFailure),
+}
+
+/// Why a way did not let a client in.
+#[derive(Debug)]
+pub struct Refusal {
+    /// For the metric and the log.
+    pub reason: AuthFailure,
+    /// What the client would have got.
+    pub answer: Response,
 }
 
 /// Phase `access`: after the consumer is known.

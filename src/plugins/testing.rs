@@ -9,6 +9,7 @@ use http::HeaderName;
 use pingora_http::{RequestHeader, ResponseHeader};
 use serde_json::Value;
 
+use super::auth::throttle::Throttle;
 use super::ctx::{RequestCtx, RequestState};
 use super::def::{BuildCtx, BuildError, Credential, CredentialCtx, PluginDef};
 use super::phase::{Flow, Hooks, Step};
@@ -58,6 +59,7 @@ pub(in crate::plugins) struct With {
     pub(in crate::plugins) metadata: Value,
     pub(in crate::plugins) attr: Value,
     pub(in crate::plugins) https_ports: Vec<u16>,
+    pub(in crate::plugins) throttle: Option<Arc<Throttle>>,
     pub(in crate::plugins) trust: Trust,
 }
 
@@ -77,6 +79,7 @@ impl With {
             kept: &Kept::new(),
             trust: &self.trust,
             clock: &clock,
+            throttle: self.throttle.as_ref(),
         };
         (def.build)(json, &ctx)
     }

@@ -19,8 +19,9 @@ use crate::diagnostic::Place;
 use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
 use crate::http::path::PathRules;
 use crate::http::request_guard::GuardRules;
+use crate::ip_set::IpSet;
 use crate::kept::Kept;
-use crate::plugins;
+use crate::plugins::{self, Throttle, ThrottleSettings};
 use crate::proxy::ProxySettings;
 use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
@@ -140,6 +141,16 @@ pub fn compile_env(
             requests: upstream.keepalive_requests,
         },
         index_key: rand::random(),
+        throttle: bootstrap.claviger.throttle.as_ref().map(|throttle| {
+            let settings = ThrottleSettings {
+                failures: throttle.failures,
+                window: throttle.window,
+                refuse_for: throttle.refuse_for,
+                addresses: throttle.addresses,
+                trusted: IpSet::from_nets(throttle.trusted.iter().copied()),
+            };
+            Arc::new(Throttle::new(settings, rand::random(), Arc::clone(clock)))
+        }),
         hasher: ahash::RandomState::new(),
         metrics: Arc::clone(metrics),
         kept: Arc::new(Kept::new()),

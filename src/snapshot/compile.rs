@@ -20,6 +20,7 @@ use crate::config::resource::{Item, KeepalivePoolConfig};
 use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::kept::Kept;
+use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
@@ -54,6 +55,8 @@ pub struct CompileEnv {
     pub clock: Arc<dyn Clock>,
     /// Names of nodes to addresses.
     pub resolver: Arc<Resolver>,
+    /// Addresses that failed to authenticate too often; `None` refuses none.
+    pub throttle: Option<Arc<Throttle>>,
     /// What servers that plugins call must prove, where the setting is no reference.
     pub trust: callout::Trust,
 }

@@ -331,6 +331,7 @@ fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'
         kept: &env.kept,
         trust: scope.run.callout_trust(),
         clock: &env.clock,
+        throttle: env.throttle.as_ref(),
     };
     let built = if json.get("_meta").is_some() {
         (def.build)(substitute::without_meta(json).expose(), &ctx)

@@ -48,6 +48,7 @@ impl Bench {
                 kept: Arc::new(Kept::new()),
                 clock,
                 resolver: Arc::new(resolver.expect("nothing is asked yet")),
+                throttle: None,
                 trust: crate::callout::Trust::System,
             },
         }

@@ -7,7 +7,15 @@ use std::path::{Path, PathBuf};
 /// Rooms by layer, lowest first. A room may import from lower layers only, so that two rooms of
 /// one layer stay strangers; the last layer may import everything.
 const LAYERS: [&[&str]; 9] = [
-    &["clock", "diagnostic", "ip_set", "kept", "sharded"],
+    &[
+        "clock",
+        "diagnostic",
+        "ip_set",
+        "kept",
+        "sealed",
+        "sharded",
+        "wipe",
+    ],
     &["http", "callout", "expr", "jwt", "telemetry"],
     &["secrets", "config"],
     &["tls", "ldap", "upstream", "consumer", "routing"],

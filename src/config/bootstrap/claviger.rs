@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use super::declared::{self, DeclaredManager};
 use super::nginx::{LEVELS, threads};
 use super::units::{duration, size};
-use super::{entries, set, strings};
+use super::{entries, net, set, strings};
 use crate::config::check::Check;
 use crate::config::node::{At, Node};
 use crate::config::resource::is_reference;
@@ -37,6 +39,8 @@ pub struct Claviger {
     pub log: LogSettings,
     /// The audit log.
     pub audit: AuditSettings,
+    /// Addresses that fail to authenticate too often. `None` (the default) refuses none.
+    pub throttle: Option<ThrottleConfig>,
 }
 
 impl Default for Claviger {
@@ -53,6 +57,7 @@ impl Default for Claviger {
             limits: Limits::default(),
             log: LogSettings::default(),
             audit: AuditSettings::default(),
+            throttle: None,
         }
     }
 }
@@ -73,6 +78,10 @@ impl Claviger {
             "limits" => self.limits.decode(check, node),
             "log" => self.log.decode(check, node),
             "audit" => self.audit.decode(check, node),
+            "auth" => entries(check, node, |check, key, node| match key {
+                "throttle" => self.throttle = Some(ThrottleConfig::decode(check, node)),
+                _ => unknown(check, node.at),
+            }),
             _ => unknown(check, node.at),
         });
     }
@@ -232,6 +241,65 @@ impl AuditSettings {
             _ => unknown(check, node.at),
         });
     }
+}
+
+/// `claviger.auth.throttle`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ThrottleConfig {
+    /// Failed attempts within the window after which an address is refused. Default 20.
+    pub failures: u32,
+    /// How long failures of an address are added up. Default 60 s.
+    pub window: Duration,
+    /// How long the address is refused. Default 60 s.
+    pub refuse_for: Duration,
+    /// About how many addresses are remembered, 16 bytes each. Default 65536.
+    pub addresses: usize,
+    /// Addresses and networks that are never counted. Default none.
+    pub trusted: Vec<IpNet>,
+}
+
+impl Default for ThrottleConfig {
+    fn default() -> Self {
+        Self {
+            failures: 20,
+            window: Duration::from_mins(1),
+            refuse_for: Duration::from_mins(1),
+            addresses: 65536,
+            trusted: Vec::new(),
+        }
+    }
+}
+
+impl ThrottleConfig {
+    fn decode(check: &mut Check, node: Node) -> Self {
+        let mut throttle = Self::default();
+        entries(check, node, |check, key, node| match key {
+            "failures" => set(&mut throttle.failures, check.small(&node, 1..=1_000_000)),
+            "window" => set(&mut throttle.window, period(check, &node)),
+            "refuse_for" => set(&mut throttle.refuse_for, period(check, &node)),
+            "addresses" => set(&mut throttle.addresses, check.small(&node, 8..=16_777_216)),
+            "trusted" => {
+                let nodes = check.list(node);
+                set(
+                    &mut throttle.trusted,
+                    nodes.map(|nodes| check.each(nodes, net)),
+                );
+            }
+            _ => unknown(check, node.at),
+        });
+        throttle
+    }
+}
+
+/// A duration that is some time.
+fn period(check: &mut Check, node: &Node) -> Option<Duration> {
+    let at = node.at;
+    let period = duration(check, node)?;
+    if period.is_zero() {
+        check.error(at, "invalid-value", "expected a duration above zero");
+        return None;
+    }
+    Some(period)
 }
 
 fn bytes(check: &mut Check, node: &Node) -> Option<usize> {

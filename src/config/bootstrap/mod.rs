@@ -20,7 +20,9 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use apisix::{Apisix, Deployment, HttpRouter, ProxyProtocol, SecretCacheSettings, SslSettings};
-pub use claviger::{AuditSettings, Claviger, Limits, LogSettings, ReadyWhen, SecretSettings};
+pub use claviger::{
+    AuditSettings, Claviger, Limits, LogSettings, ReadyWhen, SecretSettings, ThrottleConfig,
+};
 pub use declared::{AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CERTIFICATE};
 pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};

@@ -12,7 +12,7 @@ use crate::config::node::{At, Entry};
 /// A `secrets` item: id `<kind>/<name>`, the rest as it stands.
 #[derive(Clone, Default, PartialEq)]
 pub struct SecretConfig {
-    /// Kind of manager: `vault` `aws` `gcp` `file`.
+    /// Kind of manager: `vault` `aws` `gcp` `file` `http`.
     pub manager: String,
     /// Name, second part of the id.
     pub name: String,

@@ -7,3 +7,4 @@ pub(super) mod ldap_auth;
 pub(super) mod ldap_auth_advanced;
 pub(super) mod multi_auth;
 mod scheme;
+pub(super) mod throttle;

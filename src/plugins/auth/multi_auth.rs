@@ -6,12 +6,15 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, header};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 use super::scheme::refusal;
+use super::throttle::{Throttle, is_guess};
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
-use crate::plugins::phase::{Authenticate, Flow, Hooks, Rewrite, Step};
+use crate::plugins::phase::{Admission, Authenticate, Flow, Hooks, Rewrite, Step};
 use crate::plugins::respond::Response;
+use crate::telemetry::metrics::AuthFailure;
 
 pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     name: "multi-auth",
@@ -29,6 +32,7 @@ struct MultiAuthConfig {
 
 struct MultiAuth {
     ways: Box<[Arc<dyn Authenticate>]>,
+    throttle: Option<Arc<Throttle>>,
 }
 
 fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
@@ -55,8 +59,11 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         reads_body |= hooks.reads_body;
         ways.extend(hooks.authenticate);
     }
-    let ways = ways.into();
-    let hooks = Hooks::of(MultiAuth { ways }).rewrite();
+    let multi = MultiAuth {
+        ways: ways.into(),
+        throttle: ctx.throttle.cloned(),
+    };
+    let hooks = Hooks::of(multi).rewrite();
     let hooks = if reads_body {
         hooks.reads_body()
     } else {
@@ -104,21 +111,46 @@ impl MultiAuth {
     fn first<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Flow> {
         Box::pin(async move {
             let mut challenge = None;
+            let mut failures: SmallVec<[AuthFailure; 4]> = SmallVec::new();
             for way in &self.ways {
                 match way.authenticate(req).await {
-                    Ok(()) => return Flow::Continue,
-                    Err(answer) => {
+                    // The ways before were not meant: the client has not failed.
+                    Ok(Admission::Known) => return Flow::Continue,
+                    Ok(Admission::Anonymous(reason)) => {
+                        failures.push(reason);
+                        self.failed(req, &failures);
+                        return Flow::Continue;
+                    }
+                    Err(refusal) if refusal.reason == AuthFailure::Throttled => {
+                        way.count(refusal.reason);
+                        return refusal.answer.into();
+                    }
+                    Err(refusal) => {
                         log::debug!(
                             "{} failed to authenticate the request, code: {}",
                             way.name(),
-                            answer.status
+                            refusal.answer.status
                         );
-                        challenge = challenge_of(&answer).or(challenge);
+                        challenge = challenge_of(&refusal.answer).or(challenge);
+                        failures.push(refusal.reason);
                     }
                 }
             }
+            self.failed(req, &failures);
             refused(challenge)
         })
+    }
+
+    /// Counts the failures of the first ways: each with its plugin, and the worst of them as one
+    /// attempt of the address.
+    fn failed(&self, req: &RequestCtx<'_>, failures: &[AuthFailure]) {
+        for (way, reason) in self.ways.iter().zip(failures) {
+            way.count(*reason);
+        }
+        let guess = failures.iter().find(|reason| is_guess(**reason));
+        if let (Some(throttle), Some(guess)) = (&self.throttle, guess) {
+            throttle.failed(req.client_ip(), *guess);
+        }
     }
 }
 

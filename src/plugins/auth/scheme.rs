@@ -1,5 +1,6 @@
 //! What every auth plugin has in common: a scheme tells who a client is, and the adaptor around
-//! it attaches the consumer, counts failures, and lets the anonymous consumer take over.
+//! it attaches the consumer, counts failures, refuses addresses that failed too often, and lets
+//! the anonymous consumer take over.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -8,9 +9,12 @@ use futures::future::BoxFuture;
 use http::{HeaderValue, header};
 use prometheus::IntCounter;
 
+use super::throttle::Throttle;
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{BuildCtx, BuildError};
-use crate::plugins::phase::{Authenticate, Flow, Hooks, HooksOf, Rewrite, Step};
+use crate::plugins::phase::{
+    Admission, Authenticate, Flow, Hooks, HooksOf, Refusal, Rewrite, Step,
+};
 use crate::plugins::respond::Response;
 use crate::telemetry::metrics::AuthFailure;
 
@@ -92,6 +96,7 @@ pub(in crate::plugins) struct Auth<S> {
     anonymous: Option<Arc<str>>,
     no_anonymous: Response,
     failures: [IntCounter; AuthFailure::ALL.len()],
+    throttle: Option<Arc<Throttle>>,
 }
 
 impl<S: Scheme> Auth<S> {
@@ -116,18 +121,34 @@ impl<S: Scheme> Auth<S> {
             no_anonymous: refusal("Invalid user authorization", challenge),
             failures: AuthFailure::ALL
                 .map(|reason| ctx.metrics.own().auth_failures(plugin, reason)),
+            throttle: ctx.throttle.cloned(),
         };
         Ok(Hooks::of(auth).rewrite().authenticates())
     }
 
-    /// Counts a failure, and attaches the anonymous consumer where one is configured
-    /// (`spec/02` §1.2).
-    fn settle<'a>(&'a self, req: &mut RequestCtx<'_>, verdict: Verdict<'a>) -> Verdict<'a> {
+    /// The answer to an address that failed too often: before any credential is looked at.
+    fn throttled(&self, req: &RequestCtx<'_>) -> Option<Failure<'static>> {
+        let throttle = self.throttle.as_ref()?;
+        let answer = throttle.refusal(req.client_ip(), req.state.started)?;
+        Some(Failure::owned(AuthFailure::Throttled, answer))
+    }
+
+    /// Attaches the consumer; where the credential failed, the anonymous one if one is configured
+    /// (`spec/02` §1.2). Counts nothing.
+    fn settle<'a>(
+        &'a self,
+        req: &mut RequestCtx<'_>,
+        verdict: Verdict<'a>,
+    ) -> Result<Admission, Failure<'a>> {
         let failure = match verdict {
-            Ok(attached) => return Ok(attached),
+            Ok(attached) => {
+                if let Some(attached) = attached {
+                    req.attach_consumer(attached);
+                }
+                return Ok(Admission::Known);
+            }
             Err(failure) => failure,
         };
-        self.failures[failure.reason as usize].inc();
         let Some(anonymous) = &self.anonymous else {
             log::debug!(
                 "{} failed to authenticate the request, code: {}. error: {}",
@@ -145,27 +166,46 @@ impl<S: Scheme> Auth<S> {
             return Err(Failure::ready(failure.reason, &self.no_anonymous));
         };
         self.scheme.hide(req);
-        Ok(Some(Attached {
+        req.attach_consumer(Attached {
             consumer,
             credential_id: None,
-        }))
+        });
+        Ok(Admission::Anonymous(failure.reason))
     }
 
+    /// The end of a plugin that stands alone.
     fn conclude(&self, req: &mut RequestCtx<'_>, verdict: Verdict<'_>) -> Flow {
         match self.settle(req, verdict) {
-            Ok(attached) => {
-                if let Some(attached) = attached {
-                    req.attach_consumer(attached);
-                }
+            Ok(Admission::Known) => Flow::Continue,
+            Ok(Admission::Anonymous(reason)) => {
+                self.failed(req, reason);
                 Flow::Continue
             }
-            Err(failure) => failure.answer.into_owned().into(),
+            Err(failure) => {
+                self.failed(req, failure.reason);
+                failure.answer.into_owned().into()
+            }
         }
+    }
+
+    fn failed(&self, req: &RequestCtx<'_>, reason: AuthFailure) {
+        self.count(reason);
+        if let Some(throttle) = &self.throttle {
+            throttle.failed(req.client_ip(), reason);
+        }
+    }
+
+    fn count(&self, reason: AuthFailure) {
+        self.failures[reason as usize].inc();
     }
 }
 
 impl<S: Scheme> Rewrite for Auth<S> {
     fn rewrite<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a> {
+        if let Some(refused) = self.throttled(req) {
+            self.count(refused.reason);
+            return refused.answer.into_owned().into();
+        }
         match self.scheme.authenticate(req) {
             Trial::Done(verdict) => self.conclude(req, verdict).into(),
             Trial::Wait => Step::Wait(Box::pin(async move {
@@ -184,17 +224,27 @@ impl<S: Scheme> Authenticate for Auth<S> {
     fn authenticate<'a>(
         &'a self,
         req: &'a mut RequestCtx<'_>,
-    ) -> BoxFuture<'a, Result<(), Response>> {
+    ) -> BoxFuture<'a, Result<Admission, Refusal>> {
         Box::pin(async move {
-            let verdict = match self.scheme.authenticate(req) {
-                Trial::Done(verdict) => verdict,
-                Trial::Wait => self.scheme.wait(req).await,
+            let settled = match self.throttled(req) {
+                Some(refused) => Err(refused),
+                None => {
+                    let verdict = match self.scheme.authenticate(req) {
+                        Trial::Done(verdict) => verdict,
+                        Trial::Wait => self.scheme.wait(req).await,
+                    };
+                    self.settle(req, verdict)
+                }
             };
-            match self.conclude(req, verdict) {
-                Flow::Continue => Ok(()),
-                Flow::Respond(response) => Err(*response),
-            }
+            settled.map_err(|failure| Refusal {
+                reason: failure.reason,
+                answer: failure.answer.into_owned(),
+            })
         })
+    }
+
+    fn count(&self, reason: AuthFailure) {
+        Self::count(self, reason);
     }
 }
 

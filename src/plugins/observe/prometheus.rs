@@ -128,6 +128,7 @@ mod tests {
             kept: &Kept::new(),
             trust: &crate::callout::Trust::System,
             clock: &clock,
+            throttle: None,
         };
         let hooks = (DEF.build)(config, &ctx).expect("builds");
         Built { metrics, hooks }

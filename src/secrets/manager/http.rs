@@ -127,6 +127,15 @@ pub(super) fn wiped_header(secret: &[u8]) -> Option<HeaderValue> {
     if !secret.iter().all(u8::is_ascii_graphic) {
         return None;
     }
+    wiped_words(secret)
+}
+
+/// The same for visible ASCII with blanks in it, as `Bearer <token>` has them.
+pub(super) fn wiped_words(secret: &[u8]) -> Option<HeaderValue> {
+    let mut bytes = secret.iter();
+    if !bytes.all(|byte| byte.is_ascii_graphic() || *byte == b' ') {
+        return None;
+    }
     let shared = Bytes::from_owner(Zeroizing::new(secret.to_vec()));
     let mut value = HeaderValue::from_maybe_shared(shared).ok()?;
     value.set_sensitive(true);

@@ -8,6 +8,7 @@ pub mod env;
 pub mod file;
 pub mod gcp;
 mod http;
+mod url;
 pub mod vault;
 
 use std::any::Any;
@@ -45,7 +46,7 @@ pub struct ManagerDef {
 pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError>;
 
 /// Every kind there is.
-pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &gcp::DEF, &vault::DEF];
+pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &gcp::DEF, &url::DEF, &vault::DEF];
 
 /// Something that keeps secrets.
 #[async_trait]
