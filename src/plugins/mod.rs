@@ -38,6 +38,8 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &security::csrf::DEF,
     &auth::multi_auth::DEF,
+    &auth::ldap_auth_advanced::DEF,
+    &auth::ldap_auth::DEF,
     &auth::hmac_auth::DEF,
     &auth::basic_auth::DEF,
     &auth::jwt_auth::DEF,

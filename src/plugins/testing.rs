@@ -196,7 +196,7 @@ fn finish(step: Step<'_>) -> Option<Response> {
         Step::Done(flow) => flow,
         Step::Wait(future) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
+                .enable_all()
                 .build();
             runtime.expect("runtime starts").block_on(future)
         }

@@ -132,6 +132,9 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
     }
     match built {
         Built::Hooks(hooks) => {
+            for (inner, message) in hooks.warnings() {
+                scope.warn("insecure-setting", &join(&field, inner), message);
+            }
             let redacted = hooks.redacted().iter();
             // What is masked by custom need not be named.
             let redacted = redacted

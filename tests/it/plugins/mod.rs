@@ -14,6 +14,8 @@ mod ip_restriction;
 mod jwe_decrypt;
 mod jwt_auth;
 mod key_auth;
+mod ldap_auth;
+mod ldap_auth_advanced;
 mod mocking;
 mod multi_auth;
 mod prometheus;
