@@ -11,7 +11,7 @@ declare -A PACKAGE=(
     [openssl]=openssl [python3]=python3 [nginx]=nginx-light [wrk]=wrk [valgrind]=valgrind
 )
 BUILD=(gcc make perl cmake pkg-config curl)
-TEST=(openssl python3)
+TEST=(openssl python3 nginx)
 BENCH=(nginx wrk openssl)
 
 wanted=()

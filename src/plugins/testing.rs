@@ -69,6 +69,11 @@ impl With {
         def: &PluginDef,
         json: &Value,
     ) -> Result<Hooks, BuildError> {
+        self.ctx(|ctx| (def.build)(json, ctx))
+    }
+
+    /// Hands out what a plugin is built with.
+    pub(in crate::plugins) fn ctx<T>(&self, build: impl FnOnce(&BuildCtx<'_>) -> T) -> T {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let ctx = BuildCtx {
             owner: &crate::plugins::def::Owner::new("routes/1"),
@@ -81,7 +86,7 @@ impl With {
             clock: &clock,
             throttle: self.throttle.as_ref(),
         };
-        (def.build)(json, &ctx)
+        build(&ctx)
     }
 }
 
@@ -179,7 +184,7 @@ fn finish(step: Step<'_>) -> Option<Response> {
         Step::Done(flow) => flow,
         Step::Wait(future) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
+                .enable_all()
                 .build();
             runtime.expect("runtime starts").block_on(future)
         }

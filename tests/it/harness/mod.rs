@@ -6,6 +6,7 @@
 )]
 
 pub mod audit;
+pub mod casdoor;
 pub mod certs;
 pub mod chaos;
 pub mod client;
@@ -18,6 +19,7 @@ pub mod moto;
 pub mod openbao;
 pub mod ports;
 pub mod relay;
+pub mod service;
 pub mod tools;
 pub mod upstream;
 pub mod wire;
@@ -28,5 +30,6 @@ pub use gateway::{Gateway, wait_until};
 pub use google::Google;
 pub use openbao::OpenBao;
 pub use relay::{Relay, Relaying};
+pub use service::{Service, said};
 pub use tools::tool;
 pub use upstream::{Behaviour, Upstream};

@@ -1,7 +1,9 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
+mod authz_casdoor;
 mod cors;
 mod engine;
+mod forward_auth;
 mod ip_restriction;
 mod key_auth;
 mod mocking;
