@@ -5,6 +5,7 @@ pub mod body;
 pub mod chain;
 pub mod ctx;
 pub mod def;
+pub mod mentions;
 pub mod meta;
 pub mod phase;
 pub mod respond;
@@ -34,9 +35,13 @@ pub const ALL: &[&PluginDef] = &[
     &traffic::mocking::DEF,
     &security::cors::DEF,
     &security::ip_restriction::DEF,
+    &security::csrf::DEF,
     &auth::multi_auth::DEF,
     &auth::authz_casdoor::DEF,
     &auth::key_auth::DEF,
+    &security::acl::DEF,
+    &security::consumer_restriction::DEF,
+    &transform::attach_consumer_label::DEF,
     &auth::forward_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,

@@ -538,8 +538,8 @@ routes:
     let bench = Bench::new();
     let before = bench.compile(yaml, &View::default(), None);
     let expected = [
-        "consumers/alice/credentials/c plugins.key-auth: duplicate key of plugin key-auth found with consumer: alice",
-        "consumers/bob plugins.key-auth: duplicate key of plugin key-auth found with credential: c of consumer: alice",
+        "consumers/alice/credentials/c plugins.key-auth.key: duplicate key of plugin key-auth found with consumer: alice",
+        "consumers/bob plugins.key-auth.key: duplicate key of plugin key-auth found with credential: c of consumer: alice",
         "routes/1 plugins.no-such-plugin: unknown plugin [no-such-plugin]",
     ];
     assert_eq!(errors(&before), expected);

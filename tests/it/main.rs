@@ -15,6 +15,7 @@ mod audit;
 mod bad_requests;
 mod chaos;
 mod check;
+mod consumers;
 mod everywhere;
 mod examples;
 mod fail_closed;

@@ -142,8 +142,11 @@ impl<S: Scheme> Auth<S> {
     ) -> Result<Admission, Failure<'a>> {
         let failure = match verdict {
             Ok(attached) => {
-                if let Some(attached) = attached {
-                    req.attach_consumer(attached);
+                match attached {
+                    Some(attached) => req.attach_consumer(attached),
+                    // An earlier plugin's consumer stays.
+                    None if req.state.consumer.is_some() => {}
+                    None => req.remove_identity(),
                 }
                 return Ok(Admission::Known);
             }

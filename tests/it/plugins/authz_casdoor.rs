@@ -147,9 +147,14 @@ fn states_and_codes_are_good_once_and_for_one_browser() {
     }
     wait_until("codes and states are masked in the access log", || {
         let log = access_log(&gateway);
-        log.iter().any(|line| line.contains("/back?code=***&state=***"))
+        log.iter()
+            .any(|line| line.contains("/back?code=***&state=***"))
     });
-    assert!(!access_log(&gateway).iter().any(|line| line.contains(&state)));
+    assert!(
+        !access_log(&gateway)
+            .iter()
+            .any(|line| line.contains(&state))
+    );
 }
 
 fn state_of(away: &Reply) -> &str {

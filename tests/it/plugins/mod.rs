@@ -1,7 +1,11 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
+mod acl;
+mod attach_consumer_label;
 mod authz_casdoor;
+mod consumer_restriction;
 mod cors;
+mod csrf;
 mod engine;
 mod forward_auth;
 mod ip_restriction;

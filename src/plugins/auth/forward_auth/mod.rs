@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::callout::{Answer, Call, Caller, Endpoint};
 use crate::expr::{Name, VarSource, Variable};
 use crate::http::hop_by_hop::{is_nominated, is_of_one_hop};
-use crate::http::path;
+use crate::http::{lookalike, path};
 use crate::plugins::body::{Ahead, BodyError};
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{self, PluginDef, PluginKind};
@@ -149,6 +149,8 @@ impl ForwardAuth {
 
     /// Puts the server's values into the request, and takes the client's own out.
     fn hand_on(&self, req: &mut RequestCtx<'_>, answered: &HeaderMap) {
+        let names = self.upstream_headers.iter().map(HeaderName::as_str);
+        lookalike::remove(req.head, names);
         for name in &self.upstream_headers {
             req.head.remove_header(name);
             if is_nominated(name, answered) {
