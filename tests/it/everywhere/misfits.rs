@@ -13,6 +13,12 @@ const MARK: &str = "zqxmark";
 
 /// A plugin's settings with `@` for a reference, the value behind it, and part of the rule.
 const PLUGINS: &[(&str, &str, &str, &str)] = &[
+    (
+        "request-id",
+        "header_name: '@'",
+        "bad zqxmark",
+        "must be a header name",
+    ),
     ("forward-auth", "uri: '@'", "zqxmark", "expected http(s)://"),
     (
         "forward-auth",
@@ -43,12 +49,6 @@ const PLUGINS: &[(&str, &str, &str, &str)] = &[
         "endpoint_addr: 'http://a', client_id: a, client_secret: b, callback_url: '@'",
         "http://zqxmark",
         "must have a path",
-    ),
-    (
-        "request-id",
-        "header_name: '@'",
-        "bad zqxmark",
-        "must be a header name",
     ),
     ("request-id", "algorithm: '@'", "zqxmark", "expected one of"),
     (
