@@ -13,7 +13,7 @@ declare -A PACKAGE=(
     [node]=nodejs [npm]=npm [slapd]=slapd
 )
 BUILD=(gcc make perl cmake pkg-config curl)
-TEST=(openssl python3 node npm slapd)
+TEST=(openssl python3 nginx node npm slapd)
 BENCH=(nginx wrk openssl)
 
 wanted=()

@@ -1,8 +1,10 @@
 //! Group `auth`: plugins that tell who a client is. What they share stands in [`scheme`].
 
+pub(super) mod authz_casdoor;
 mod basic;
 pub(super) mod basic_auth;
 mod bearer;
+pub(super) mod forward_auth;
 mod hide;
 pub(super) mod hmac_auth;
 pub(super) mod jwe_decrypt;

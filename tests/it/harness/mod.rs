@@ -6,6 +6,7 @@
 )]
 
 pub mod audit;
+pub mod casdoor;
 pub mod certs;
 pub mod chaos;
 pub mod client;
@@ -19,6 +20,7 @@ pub mod openbao;
 pub mod pipe;
 pub mod ports;
 pub mod relay;
+pub mod service;
 pub mod slapd;
 pub mod tools;
 pub mod upstream;
@@ -31,6 +33,7 @@ pub use google::Google;
 pub use openbao::OpenBao;
 pub use pipe::Pipe;
 pub use relay::{Relay, Relaying};
+pub use service::{Service, said};
 pub use slapd::Slapd;
 pub use tools::tool;
 pub use upstream::{Behaviour, Upstream};

@@ -3,12 +3,14 @@
 mod acl;
 mod attach_consumer_label;
 mod auth_throttle;
+mod authz_casdoor;
 mod basic_auth;
 mod bodies;
 mod consumer_restriction;
 mod cors;
 mod csrf;
 mod engine;
+mod forward_auth;
 mod hmac_auth;
 mod ip_restriction;
 mod jwe_decrypt;
