@@ -96,7 +96,9 @@ impl<'a> Reader<'a> {
         if first & 0x80 != 0 || bytes.len() > 5 {
             return None;
         }
-        let wide = bytes.iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+        let wide = bytes
+            .iter()
+            .fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
         u32::try_from(wide).ok()
     }
 }
@@ -113,7 +115,9 @@ pub(super) const fn length_bytes(first: u8) -> Option<usize> {
 
 /// The length that up to four bytes give.
 pub(super) fn long_length(bytes: &[u8]) -> usize {
-    bytes.iter().fold(0, |sum, byte| sum << 8 | usize::from(*byte))
+    bytes
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | usize::from(*byte))
 }
 
 #[cfg(test)]
@@ -163,6 +167,9 @@ mod tests {
         for bytes in numbers {
             assert_eq!(Reader::new(bytes).number(INTEGER), None, "{bytes:?}");
         }
-        assert_eq!(Reader::new(&[0x02, 0x81, 0x01, 0x07]).number(INTEGER), Some(7));
+        assert_eq!(
+            Reader::new(&[0x02, 0x81, 0x01, 0x07]).number(INTEGER),
+            Some(7)
+        );
     }
 }

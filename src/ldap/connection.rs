@@ -31,7 +31,11 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Connects, and speaks TLS where that is asked for.
-    pub(super) async fn open(host: &str, port: u16, security: &Security) -> Result<Self, LdapError> {
+    pub(super) async fn open(
+        host: &str,
+        port: u16,
+        security: &Security,
+    ) -> Result<Self, LdapError> {
         let stream = TcpStream::connect((host, port));
         let stream = stream.await.map_err(LdapError::Connect)?;
         stream.set_nodelay(true).map_err(LdapError::Connect)?;
@@ -187,7 +191,10 @@ mod tests {
         ];
         for answer in cases {
             let result = bound(answer).await;
-            assert!(matches!(result, Err(LdapError::Protocol)), "{answer:?}: {result:?}");
+            assert!(
+                matches!(result, Err(LdapError::Protocol)),
+                "{answer:?}: {result:?}"
+            );
         }
     }
 

@@ -238,7 +238,12 @@ impl Directory {
     }
 
     async fn connect(&self) -> Result<Connection, LdapError> {
-        let Settings { host, port, security, .. } = &self.settings;
+        let Settings {
+            host,
+            port,
+            security,
+            ..
+        } = &self.settings;
         Connection::open(host, *port, security).await
     }
 }
@@ -250,7 +255,11 @@ impl<'a> Waiting<'a> {
     fn enter(count: &'a AtomicUsize) -> Result<Self, LdapError> {
         let before = count.fetch_add(1, Ordering::Relaxed);
         let place = Self(count);
-        if before < WAITING { Ok(place) } else { Err(LdapError::Busy) }
+        if before < WAITING {
+            Ok(place)
+        } else {
+            Err(LdapError::Busy)
+        }
     }
 }
 

@@ -73,7 +73,9 @@ type Part<'a> = (Vec<u8>, Option<u8>, &'a [u8]);
 /// The first `type=value` of a text.
 fn part(text: &[u8]) -> Option<Part<'_>> {
     let equals = text.iter().position(|byte| *byte == b'=')?;
-    let kind = std::str::from_utf8(text.get(..equals)?).ok()?.trim_matches(' ');
+    let kind = std::str::from_utf8(text.get(..equals)?)
+        .ok()?
+        .trim_matches(' ');
     if !is_attribute(kind) {
         return None;
     }
@@ -86,7 +88,10 @@ fn part(text: &[u8]) -> Option<Part<'_>> {
 
 /// A value's one text, up to its separator: what is special is written as `\xx`.
 fn value(text: &[u8]) -> Option<Part<'_>> {
-    let start = text.iter().position(|byte| *byte != b' ').unwrap_or(text.len());
+    let start = text
+        .iter()
+        .position(|byte| *byte != b' ')
+        .unwrap_or(text.len());
     let mut rest = text.get(start..)?;
     let hexadecimal = rest.first() == Some(&b'#');
     let mut value = Vec::new();
@@ -176,7 +181,11 @@ mod tests {
     fn names_written_differently_are_the_same() {
         let same: [&[&str]; 6] = [
             &["cn=a,dc=test", "CN=a, DC=test", " cn = a , dc = test "],
-            &["cn=comma\\,user,dc=t", "cn=comma\\2Cuser,dc=t", "cn=comma\\2cuser,dc=t"],
+            &[
+                "cn=comma\\,user,dc=t",
+                "cn=comma\\2Cuser,dc=t",
+                "cn=comma\\2cuser,dc=t",
+            ],
             &["cn=a+uid=b,dc=t", "uid=b + cn=a,dc=t"],
             &["cn=\\ a,dc=t", "cn=\\20a,dc=t"],
             &["cn=Lu\\C4\\8Di\\C4\\87", "cn=Lučić"],
@@ -186,7 +195,10 @@ mod tests {
         for names in same {
             let mut found = names.iter().map(|name| canonical(name));
             let first = found.next().flatten().expect("name is well formed");
-            assert!(found.all(|other| other.as_ref() == Some(&first)), "{names:?}");
+            assert!(
+                found.all(|other| other.as_ref() == Some(&first)),
+                "{names:?}"
+            );
             all.push(first);
         }
         all.sort_unstable();
@@ -213,8 +225,20 @@ mod tests {
     #[test]
     fn what_is_no_name_is_none() {
         for text in [
-            "alice", "cn", "=a", "cn=a,", "cn=a,,dc=t", "cn=a\\", "cn=a\\4", "cn=a\\zz", "c n=a",
-            "cn=\"a\"", "cn=a;dc=t", "cn=#4g", "cn=a,$secret://vault/1/a/b", "cn=<a>",
+            "alice",
+            "cn",
+            "=a",
+            "cn=a,",
+            "cn=a,,dc=t",
+            "cn=a\\",
+            "cn=a\\4",
+            "cn=a\\zz",
+            "c n=a",
+            "cn=\"a\"",
+            "cn=a;dc=t",
+            "cn=#4g",
+            "cn=a,$secret://vault/1/a/b",
+            "cn=<a>",
         ] {
             assert_eq!(canonical(text), None, "{text}");
         }
