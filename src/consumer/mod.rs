@@ -2,6 +2,7 @@
 //! Keys are kept as keyed digests only; the plaintext is wiped once the index is built.
 
 mod index;
+mod prefixes;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use crate::sharded::{Key, Sharded};
 
 pub use index::{CredentialEntry, CredentialIndex, Digest, digest};
+pub use prefixes::{ByPrefix, MOST_CANDIDATES};
 
 /// Which consumer group a consumer belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +71,12 @@ impl Consumers {
     #[must_use]
     pub fn find(&self, plugin: &str, presented: &[u8]) -> Option<&CredentialEntry> {
         self.by_plugin.get(plugin)?.find(presented)
+    }
+
+    /// The index of `plugin`'s credentials, where there are any.
+    #[must_use]
+    pub fn index(&self, plugin: &str) -> Option<&CredentialIndex> {
+        self.by_plugin.get(plugin)
     }
 
     /// The consumer of that username, for `anonymous_consumer`.

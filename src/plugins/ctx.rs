@@ -61,6 +61,17 @@ pub struct Original {
     pub uri: Uri,
 }
 
+/// The request as the client sent it, whatever plugins made of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// Method.
+    pub method: &'a Method,
+    /// Path, normalised and decoded.
+    pub path: &'a str,
+    /// Query without `?`; `None` where the target has none.
+    pub query: Option<&'a str>,
+}
+
 /// The authenticated consumer.
 #[derive(Clone)]
 pub struct Attached {
@@ -115,6 +126,8 @@ pub struct RequestState {
     pub matched_host: Option<Arc<str>>,
     /// Request line before rewriting; `None` while the head still has it.
     pub original: Option<Box<Original>>,
+    /// Normalised path before a plugin rewrote it; `None` while it is [`RequestCtx::path`].
+    received_path: Option<String>,
     /// The matched route.
     pub route: Option<Arc<RouteInfo>>,
     /// The authenticated consumer.
@@ -178,6 +191,7 @@ impl RequestState {
             matched_uri: None,
             matched_host: None,
             original: None,
+            received_path: None,
             route: None,
             consumer: None,
             consumers,
@@ -316,6 +330,19 @@ impl RequestCtx<'_> {
         self.head.uri.query()
     }
 
+    /// What the client asked for, before any rewriting.
+    #[must_use]
+    pub fn received(&self) -> Received<'_> {
+        let original = self.state.original.as_deref();
+        let uri = original.map_or(&self.head.uri, |original| &original.uri);
+        let path = self.state.received_path.as_deref();
+        Received {
+            method: original.map_or(&self.head.method, |original| &original.method),
+            path: path.unwrap_or_else(|| self.path()),
+            query: uri.query(),
+        }
+    }
+
     /// Host the client asked for, as received: `Host`, or `:authority` over HTTP/2.
     #[must_use]
     pub fn host_and_port(&self) -> Option<&str> {
@@ -348,6 +375,9 @@ impl RequestCtx<'_> {
     pub fn set_target(&mut self, target: &str) -> Result<(), http::uri::InvalidUri> {
         let uri: Uri = target.parse()?;
         self.keep_original();
+        if self.state.received_path.is_none() {
+            self.state.received_path = Some(self.path().to_owned());
+        }
         self.state.path = None;
         self.head.set_uri(uri);
         Ok(())

@@ -3,6 +3,7 @@
 
 pub mod body;
 pub mod chain;
+pub mod claims;
 pub mod ctx;
 pub mod def;
 pub mod mentions;
@@ -37,6 +38,10 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &security::csrf::DEF,
     &auth::multi_auth::DEF,
+    &auth::hmac_auth::DEF,
+    &auth::basic_auth::DEF,
+    &auth::jwt_auth::DEF,
+    &auth::jwe_decrypt::DEF,
     &auth::key_auth::DEF,
     &security::acl::DEF,
     &security::consumer_restriction::DEF,

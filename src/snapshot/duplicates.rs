@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Snapshot;
 use super::compile::Compilation;
 use crate::config::Documents;
-use crate::consumer::{Consumers, CredentialEntry};
+use crate::consumer::{Consumers, CredentialEntry, CredentialIndex, MOST_CANDIDATES};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::plugins::mentions;
 
@@ -28,6 +28,7 @@ pub(super) fn duplicates(
     let mut found = Vec::new();
     for (plugin, index) in consumers.by_plugin.iter() {
         let attribute = mentions::lookup_field(plugin);
+        found.extend(crowded_out(documents, plugin, index, run));
         for (earlier, later) in index.contests() {
             let Some((id, place)) = item_at(documents, later.order) else {
                 continue;
@@ -80,3 +81,36 @@ fn told(attribute: &str, plugin: &str, earlier: &CredentialEntry) -> String {
 }
 
 const DUPLICATE: &str = "duplicate-credential";
+
+/// Hashed secrets that nobody can authenticate with, since too many others come before them.
+fn crowded_out(
+    documents: &Documents,
+    plugin: &str,
+    index: &CredentialIndex,
+    run: &Compilation<'_>,
+) -> Vec<Diagnostic> {
+    let crowded = index.crowded_out().into_iter();
+    let told = crowded.filter_map(|entry| {
+        let (id, place) = item_at(documents, entry.order)?;
+        let field = format!("plugins.{plugin}.key_prefix");
+        let without = entry.by_prefix()?.prefix.is_empty();
+        let message = if without {
+            format!(
+                "more than {MOST_CANDIDATES} hashed keys without key_prefix: set it to the first characters of the key"
+            )
+        } else {
+            format!(
+                "more than {MOST_CANDIDATES} hashed keys may begin with this key_prefix: make it longer"
+            )
+        };
+        Some(Diagnostic {
+            severity: Severity::Error,
+            code: "hashed-keys",
+            place: run.places.locate(place, &field),
+            object: format!("consumers/{id}"),
+            field,
+            message,
+        })
+    });
+    told.collect()
+}
