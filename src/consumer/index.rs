@@ -143,7 +143,13 @@ impl CredentialIndex {
     /// The credential `presented` names.
     #[must_use]
     pub fn find(&self, presented: &[u8]) -> Option<&CredentialEntry> {
-        let entries = self.entries.at(&digest(&self.key, presented));
+        self.find_digest(&self.digest(presented))
+    }
+
+    /// The credential whose lookup key has this digest.
+    #[must_use]
+    pub fn find_digest(&self, digest: &Digest) -> Option<&CredentialEntry> {
+        let entries = self.entries.at(digest);
         entries.last().map(|(_, entry)| entry)
     }
 

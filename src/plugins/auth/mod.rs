@@ -1,6 +1,11 @@
 //! Group `auth`: plugins that tell who a client is. What they share stands in [`scheme`].
 
 pub(super) mod basic_auth;
+mod bearer;
+mod hide;
+pub(super) mod hmac_auth;
+pub(super) mod jwe_decrypt;
+pub(super) mod jwt_auth;
 pub(super) mod key_auth;
 pub(super) mod multi_auth;
 mod phc;

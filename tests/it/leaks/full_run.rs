@@ -56,7 +56,7 @@ routes:
       proxy-rewrite: {{ headers: {{ set: {{ X-Up: $secret://vault/main/plugin/header }} }} }}
       prometheus: {{}}
     upstream_id: up
-  - {{ id: custom, host: custom.test, uri: /*, plugins: {{ key-auth: {{ header: X-Key, query: k }} }}, upstream_id: up }}
+  - {{ id: custom, host: custom.test, uri: /*, plugins: {{ key-auth: {{ header: X-Key, query: k }}, csrf: {{ key: csrf-{MARK} }} }}, upstream_id: up }}
   - {{ id: dead, host: dead.test, uri: /*, plugins: {{ key-auth: {{}} }}, upstream_id: dead }}
   - {{ id: basic, host: basic.test, uri: /*, plugins: {{ basic-auth: {{}} }}, upstream_id: up }}
   - id: literal-field

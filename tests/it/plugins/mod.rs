@@ -1,17 +1,27 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
+mod acl;
+mod attach_consumer_label;
 mod auth_throttle;
 mod basic_auth;
+mod bodies;
+mod consumer_restriction;
 mod cors;
+mod csrf;
 mod engine;
+mod hmac_auth;
 mod ip_restriction;
+mod jwe_decrypt;
+mod jwt_auth;
 mod key_auth;
 mod mocking;
+mod multi_auth;
 mod prometheus;
 mod proxy_rewrite;
 mod redirect;
 mod request_id;
 mod response_rewrite;
+mod signing;
 
 use crate::harness::client::Reply;
 use crate::harness::{Behaviour, Connection, Gateway, Upstream};

@@ -123,7 +123,7 @@ impl Places {
             Some(kept) => [path, "?", &kept].concat(),
             None => path.to_owned(),
         };
-        let normalised = req.state.path.take();
+        let normalised = req.state.path.clone();
         if req.set_target(&target).is_err() {
             log::error!("key-auth could not take the key out of the query");
         }
