@@ -40,31 +40,22 @@ pub struct Said {
     pub doors: Vec<(&'static str, String)>,
 }
 
-/// What the settings of a plugin on a route (or what a route stands on) say. `text` is `json`
-/// before it is parsed: most settings say nothing, and that is seen without.
-pub fn said(plugin: &str, text: &str, json: impl FnOnce() -> Value) -> Said {
+/// What the settings of a plugin on a route (or what a route stands on) say. They are asked for
+/// only where the plugin is one that speaks of others.
+pub fn said(plugin: &str, settings: impl FnOnce() -> Value) -> Said {
     let mut said = Said::default();
-    let Some((_, def)) = super::find(plugin) else {
-        return said;
-    };
-    let speaks = matches!(plugin, RESTRICTION | MULTI)
-        || def.kind == PluginKind::Auth && text.len() > "{}".len()
-        || text.contains("\"_meta\"");
-    if !speaks {
-        if def.kind == PluginKind::Auth {
-            door(plugin, &Value::Null, "", &mut said);
-        }
+    let is_auth = super::find(plugin).is_some_and(|(_, def)| def.kind == PluginKind::Auth);
+    if !is_auth && plugin != RESTRICTION {
         return said;
     }
-    let json = json();
+    let json = settings();
     if json.pointer("/_meta/disable") == Some(&Value::Bool(true)) {
         return said;
     }
     match plugin {
         RESTRICTION => restriction(&json, &mut said),
         MULTI => ways(&json, &mut said),
-        _ if def.kind == PluginKind::Auth => door(plugin, &json, "", &mut said),
-        _ => {}
+        _ => door(plugin, &json, "", &mut said),
     }
     said
 }
@@ -154,7 +145,7 @@ mod tests {
     use super::*;
 
     fn of(plugin: &str, json: &Value) -> (Vec<(String, Named, String)>, Vec<String>) {
-        let said = said(plugin, &json.to_string(), || json.clone());
+        let said = said(plugin, || json.clone());
         let mentions = said.mentions.into_iter();
         let mentions = mentions.map(|found| (found.field, found.of, found.name));
         let doors = said.doors.into_iter();

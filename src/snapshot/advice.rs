@@ -23,16 +23,16 @@ pub(super) fn advise(documents: &Documents, run: &Compilation<'_>) -> Vec<Diagno
     };
     let mut keys = HashSet::new();
     references::consumer_holders(documents, &mut |_, owner, holder| {
-        if let Holder::Plugin(plugin, settings) = holder {
-            match plugins::find(plugin) {
-                Some((_, def)) if def.kind == PluginKind::Auth => {
-                    if !keys.contains(def.name) && is_enabled(settings) {
-                        keys.insert(def.name);
-                    }
-                }
-                Some(_) => advice.look(owner, plugin, settings, None),
-                None => {}
-            }
+        let Holder::Plugin(plugin, settings) = holder else {
+            return;
+        };
+        let def = plugins::find(plugin).map(|(_, def)| def);
+        let Some(def) = def.filter(|def| def.kind == PluginKind::Auth) else {
+            advice.look(owner, plugin, settings, None);
+            return;
+        };
+        if !keys.contains(def.name) && is_enabled(settings) {
+            keys.insert(def.name);
         }
     });
     references::other_holders(documents, &mut |owner, holder| {
@@ -46,8 +46,7 @@ pub(super) fn advise(documents: &Documents, run: &Compilation<'_>) -> Vec<Diagno
 }
 
 fn is_enabled(settings: &Settings) -> bool {
-    let may_be_off = settings.text().contains("\"_meta\"");
-    !(may_be_off && Meta::parse(&settings.json()).is_ok_and(|meta| meta.disable))
+    !Meta::parse(&settings.json()).is_ok_and(|meta| meta.disable)
 }
 
 struct Advice<'a> {
@@ -88,7 +87,7 @@ impl Advice<'_> {
         settings: &Settings,
         keys: Option<&HashSet<&'static str>>,
     ) {
-        let said = mentions::said(plugin, settings.text(), || settings.json());
+        let said = mentions::said(plugin, || settings.json());
         let field = |inner: &str| join(&format!("plugins.{plugin}"), inner);
         for Mention {
             field: inner,
@@ -124,7 +123,7 @@ impl Advice<'_> {
     fn done(mut self) -> Vec<Diagnostic> {
         for (at, more) in self.closed.into_values().filter(|(_, more)| *more > 0) {
             if let Some(found) = self.found.get_mut(at) {
-                found.message = format!("{CLOSED} (also at {more} more places)");
+                found.message = format!("{CLOSED} (places like this: {})", more + 1);
             }
         }
         self.found

@@ -80,7 +80,7 @@ fn number(value: f64) -> String {
         true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
         false => text.to_owned(),
     };
-    if exponent < -4 || exponent >= DIGITS {
+    if !(-4..DIGITS).contains(&exponent) {
         let sign = if exponent < 0 { '-' } else { '+' };
         let exponent = exponent.unsigned_abs();
         return format!("{}e{sign}{exponent:02}", trimmed(mantissa));
