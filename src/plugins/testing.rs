@@ -47,6 +47,7 @@ pub(in crate::plugins) fn credential(
     let ctx = CredentialCtx {
         digest_key: &[1; 16],
         kept: &Kept::new(),
+        trust: &Trust::default(),
         clock: &clock,
     };
     let side = def.credential.expect("plugin has a credential side");

@@ -243,6 +243,7 @@ fn build_credential(
     let ctx = CredentialCtx {
         digest_key: &env.index_key,
         kept: &env.kept,
+        trust: scope.run.callout_trust(),
         clock: &env.clock,
     };
     match build(values.expose(), &ctx) {

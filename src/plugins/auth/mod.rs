@@ -8,3 +8,4 @@ pub(super) mod ldap_auth_advanced;
 pub(super) mod multi_auth;
 mod scheme;
 pub(super) mod throttle;
+pub(super) mod wolf_rbac;

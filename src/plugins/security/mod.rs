@@ -2,3 +2,4 @@
 
 pub(super) mod cors;
 pub(super) mod ip_restriction;
+pub(super) mod public_api;

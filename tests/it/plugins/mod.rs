@@ -12,6 +12,7 @@ mod proxy_rewrite;
 mod redirect;
 mod request_id;
 mod response_rewrite;
+mod wolf_rbac;
 
 use crate::harness::client::Reply;
 use crate::harness::{Behaviour, Connection, Gateway, Upstream};
