@@ -56,9 +56,9 @@ fn documents(text: &str) -> Documents {
 
 fn view(consumers: usize) -> View {
     let outcome = |n: usize| -> (Box<str>, Outcome) {
-        let value = Arc::new(Secret::from(format!("key-of-user-{n}")));
+        let value = Secret::from(format!("key-of-user-{n}"));
         let version = n as u64 + 1;
-        (reference(n).into(), Ok(Resolved { value, version }))
+        (reference(n).into(), Ok(Resolved::new(&value, version)))
     };
     View::new((0..consumers).map(outcome).collect::<HashMap<_, _>>())
 }

@@ -116,6 +116,7 @@ impl Bench {
             owner: &claviger::plugins::def::Owner::new("routes/1"),
             metadata: &Value::Null,
             attr: &Value::Null,
+            attr_of: &|_| Some(&Value::Null),
             https_ports: &[],
             metrics: &self.metrics,
             kept: &Kept::new(),

@@ -57,9 +57,9 @@ fn documents() -> Documents {
 /// The keys of these consumers in some generation.
 fn keys(consumers: Range<usize>, generation: usize) -> impl Iterator<Item = (Box<str>, Outcome)> {
     consumers.map(move |n| {
-        let value = Arc::new(Secret::from(format!("key-{n}-{generation}")));
+        let value = Secret::from(format!("key-{n}-{generation}"));
         let version = (generation * CONSUMERS + n + 1) as u64;
-        (reference(n).into(), Ok(Resolved { value, version }))
+        (reference(n).into(), Ok(Resolved::new(&value, version)))
     })
 }
 

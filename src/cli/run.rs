@@ -11,7 +11,7 @@ use super::ConfigArgs;
 use crate::clock::SystemClock;
 use crate::config::bootstrap::{Bootstrap, BootstrapError};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::server;
+use crate::{server, wipe};
 
 /// Arguments of `claviger run`.
 #[derive(Debug, Clone, Args)]
@@ -32,6 +32,8 @@ pub struct RunArgs {
 /// # Errors
 /// The gateway cannot start.
 pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
+    // This thread reads `config.yaml` and the resources, and serves nobody.
+    wipe::on_this_thread();
     let (bootstrap, findings) = load(&args.config)?;
     let logger = server::logger(&bootstrap, Arc::new(SystemClock))?;
     logger.install()?;

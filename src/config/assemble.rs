@@ -72,6 +72,7 @@ pub(super) fn assemble(files: &[Arc<ParsedFile>], places: Places) -> Documents {
         }
     }
     drop_orphans(&mut documents);
+    declare_managers(files, &mut documents);
     let reading_order = |a: &Diagnostic, b: &Diagnostic| {
         let key = |found: &Diagnostic| (found.place.line, found.place.column);
         a.place
@@ -221,6 +222,32 @@ fn declare(documents: &mut Documents, slot: &Slot<'_>) {
         Declared::Metadata(metadata) => documents.plugin_metadata.push(slot.of(metadata)),
         Declared::Proto(proto) => documents.protos.push(slot.of(proto)),
         Declared::Nothing => {}
+    }
+}
+
+/// Managers that fields of consumers and credentials are short for, behind the declared ones. One
+/// that is declared under such an id is in force: its fields were chosen.
+fn declare_managers(files: &[Arc<ParsedFile>], documents: &mut Documents) {
+    let mut known: HashSet<Arc<str>> = HashSet::new();
+    for file in files {
+        for item in &file.items {
+            let Some(manager) = &item.manager else {
+                continue;
+            };
+            let id: Arc<str> = format!("{}/{}", manager.manager, manager.name).into();
+            let declared = || documents.secrets.iter().any(|item| item.id == id);
+            if known.contains(&id) || declared() {
+                continue;
+            }
+            documents.secrets.push(Item {
+                id: Arc::clone(&id),
+                index: documents.secrets.len(),
+                place: place(&file.file, item.at),
+                fingerprint: item.fingerprint,
+                value: Arc::clone(manager),
+            });
+            known.insert(id);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use super::Consumer;
+use super::prefixes::Prefixes;
 use crate::secrets::Secret;
 use crate::sharded::Sharded;
 
@@ -77,6 +78,8 @@ pub struct CredentialIndex {
     entries: Sharded<Digest, CredentialEntry>,
     /// Digests that several entries claim.
     contested: BTreeSet<Digest>,
+    /// Those whose secret is kept as a hash, so that nothing can be looked up by it.
+    hashed: Prefixes,
 }
 
 impl CredentialIndex {
@@ -90,6 +93,7 @@ impl CredentialIndex {
     #[must_use]
     pub fn of(key: [u8; 16], mut entries: Vec<(Digest, CredentialEntry)>) -> Self {
         entries.sort_by_key(|(_, entry)| entry.order);
+        let hashed = Prefixes::take_out_of(&mut entries);
         let entries = Sharded::of(entries);
         let mut contested = BTreeSet::new();
         let mut last = None;
@@ -102,13 +106,50 @@ impl CredentialIndex {
             key,
             entries,
             contested,
+            hashed,
         }
+    }
+
+    /// The digest of what a client presents under this index's key.
+    #[must_use]
+    pub fn digest(&self, presented: &[u8]) -> Digest {
+        digest(&self.key, presented)
+    }
+
+    /// Another's credential, to spend on an unknown lookup key the work that a known one costs.
+    /// For one lookup key always the same while nothing changes, so that nobody can tell by
+    /// asking twice. It must let nobody in.
+    #[must_use]
+    pub fn decoy(&self, presented: &[u8]) -> Option<&CredentialEntry> {
+        let entry = self.entries.near(&self.digest(presented));
+        entry.map(|(_, entry)| entry)
+    }
+
+    /// The credentials [`ByPrefix`] that `presented` may be the secret of: no more than
+    /// [`super::MOST_CANDIDATES`].
+    pub fn candidates<'a>(
+        &'a self,
+        presented: &'a [u8],
+    ) -> impl Iterator<Item = &'a CredentialEntry> {
+        self.hashed.candidates(&self.key, presented)
+    }
+
+    /// Credentials [`ByPrefix`] that are never among the candidates, since too many others are.
+    #[must_use]
+    pub fn crowded_out(&self) -> Vec<&CredentialEntry> {
+        self.hashed.crowded_out(&self.key)
     }
 
     /// The credential `presented` names.
     #[must_use]
     pub fn find(&self, presented: &[u8]) -> Option<&CredentialEntry> {
-        let entries = self.entries.at(&digest(&self.key, presented));
+        self.find_digest(&self.digest(presented))
+    }
+
+    /// The credential whose lookup key has this digest.
+    #[must_use]
+    pub fn find_digest(&self, digest: &Digest) -> Option<&CredentialEntry> {
+        let entries = self.entries.at(digest);
         entries.last().map(|(_, entry)| entry)
     }
 
@@ -119,6 +160,9 @@ impl CredentialIndex {
 
     /// Adds a credential whose digest under this index's key is already known.
     pub fn insert_digest(&mut self, digest: Digest, entry: CredentialEntry) {
+        let Some(entry) = self.hashed.insert(digest, entry) else {
+            return;
+        };
         let order = entry.order;
         self.entries
             .insert(digest, entry, |other| other.order < order);
@@ -129,7 +173,9 @@ impl CredentialIndex {
 
     /// Takes a credential out.
     pub fn remove_digest(&mut self, digest: &Digest, order: u32) {
-        self.entries.remove(digest, |entry| entry.order == order);
+        if !self.entries.remove(digest, |entry| entry.order == order) {
+            self.hashed.remove(digest, order);
+        }
         if self.entries.at(digest).len() < 2 {
             self.contested.remove(digest);
         }
@@ -150,13 +196,13 @@ impl CredentialIndex {
     /// How many credentials there are.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.entries.len()
+        self.entries.len() + self.hashed.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.entries.is_empty()
+        self.len() == 0
     }
 }
 
@@ -225,6 +271,23 @@ mod tests {
         assert_eq!(who(&index, b"k"), Some("alice"));
         assert!(contest(&index).is_empty());
         assert_eq!(index.len(), 1);
+    }
+
+    #[test]
+    fn a_decoy_is_anothers_and_stays_the_same() {
+        let mut index = CredentialIndex::new([7; 16]);
+        assert!(index.decoy(b"nobody").is_none());
+        for (name, order) in [("alice", 0), ("bob", 1), ("carol", 2)] {
+            index.insert(&Secret::from(name.to_owned()), entry(name, order));
+        }
+        let decoy = |name: &str| Some(&*index.decoy(name.as_bytes())?.consumer.username);
+        let unknown: Vec<_> = (0..100).map(|n| n.to_string()).collect();
+        let first: Vec<_> = unknown.iter().map(|name| decoy(name)).collect();
+        let again: Vec<_> = unknown.iter().map(|name| decoy(name)).collect();
+        assert_eq!(first, again);
+        for name in ["alice", "bob", "carol"] {
+            assert!(first.contains(&Some(name)), "{name} is a decoy of some");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! Keys are kept as keyed digests only; the plaintext is wiped once the index is built.
 
 mod index;
+mod prefixes;
 
 use std::any::Any;
 use std::collections::HashMap;
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use crate::sharded::{Key, Sharded};
 
 pub use index::{CredentialEntry, CredentialIndex, Digest, digest};
+pub use prefixes::{ByPrefix, MOST_CANDIDATES};
 
 /// Which consumer group a consumer belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +53,7 @@ pub struct Consumers {
     /// By a hash of the username.
     names: Sharded<u64, Arc<Consumer>>,
     /// Per auth plugin.
-    pub by_plugin: HashMap<&'static str, CredentialIndex, ahash::RandomState>,
+    pub by_plugin: Indexes,
 }
 
 impl Consumers {
@@ -61,7 +63,7 @@ impl Consumers {
         let keyed = consumers.map(|consumer| (name_key(&consumer.username), consumer));
         Self {
             names: Sharded::of(keyed.collect()),
-            by_plugin: HashMap::default(),
+            by_plugin: Indexes::default(),
         }
     }
 
@@ -69,6 +71,12 @@ impl Consumers {
     #[must_use]
     pub fn find(&self, plugin: &str, presented: &[u8]) -> Option<&CredentialEntry> {
         self.by_plugin.get(plugin)?.find(presented)
+    }
+
+    /// The index of `plugin`'s credentials, where there are any.
+    #[must_use]
+    pub fn index(&self, plugin: &str) -> Option<&CredentialIndex> {
+        self.by_plugin.get(plugin)
     }
 
     /// The consumer of that username, for `anonymous_consumer`.
@@ -87,6 +95,49 @@ impl Consumers {
     }
 }
 
+/// The index of each auth plugin that has credentials. They are few: to compare some short names
+/// costs a request less than to hash one.
+#[derive(Default, Clone)]
+pub struct Indexes(Vec<(&'static str, CredentialIndex)>);
+
+impl Indexes {
+    /// The index of that plugin; `None` where it has no credential.
+    #[must_use]
+    pub fn get(&self, plugin: &str) -> Option<&CredentialIndex> {
+        let (_, index) = self.0.iter().find(|(name, _)| *name == plugin)?;
+        Some(index)
+    }
+
+    /// The same to change it.
+    pub fn get_mut(&mut self, plugin: &str) -> Option<&mut CredentialIndex> {
+        let (_, index) = self.0.iter_mut().find(|(name, _)| *name == plugin)?;
+        Some(index)
+    }
+
+    /// The index of that plugin; an empty one under `key` where there is none yet.
+    pub fn of_plugin(&mut self, plugin: &'static str, key: [u8; 16]) -> &mut CredentialIndex {
+        let at = self.0.iter().position(|(name, _)| *name == plugin);
+        let at = at.unwrap_or_else(|| {
+            self.0.push((plugin, CredentialIndex::new(key)));
+            self.0.len() - 1
+        });
+        &mut self.0[at].1
+    }
+
+    /// Puts an index in the place of the plugin's, if it has one.
+    pub fn insert(&mut self, plugin: &'static str, index: CredentialIndex) {
+        match self.get_mut(plugin) {
+            Some(old) => *old = index,
+            None => self.0.push((plugin, index)),
+        }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &CredentialIndex)> {
+        self.0.iter().map(|(plugin, index)| (*plugin, index))
+    }
+}
+
 fn name_key(username: &str) -> u64 {
     digest(&[0; 16], username.as_bytes()).head()
 }
@@ -102,6 +153,26 @@ mod tests {
             group: GroupLink::Alone,
             labels: None,
         })
+    }
+
+    #[test]
+    fn each_plugin_has_its_own_index() {
+        let mut indexes = Indexes::default();
+        assert!(indexes.get("key-auth").is_none());
+        for (plugin, name) in [("key-auth", "alice"), ("jwt-auth", "bob")] {
+            let entry = CredentialEntry::new(consumer(name), 0, None, None);
+            let index = indexes.of_plugin(plugin, [1; 16]);
+            index.insert_digest(digest(&[1; 16], b"k"), entry);
+        }
+        let who = |indexes: &Indexes, plugin| {
+            let entry = indexes.get(plugin).and_then(|index| index.find(b"k"));
+            entry.map(|entry| entry.consumer.username.to_string())
+        };
+        assert_eq!(who(&indexes, "key-auth").as_deref(), Some("alice"));
+        assert_eq!(who(&indexes, "jwt-auth").as_deref(), Some("bob"));
+        indexes.insert("key-auth", CredentialIndex::new([1; 16]));
+        assert_eq!(who(&indexes, "key-auth"), None);
+        assert_eq!(indexes.iter().count(), 2);
     }
 
     #[test]

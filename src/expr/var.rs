@@ -21,6 +21,9 @@ pub enum Variable {
     PostArg(Box<str>),
     /// `post_arg.<path>`: a member of a JSON body, by dotted path; a number picks from an array.
     PostJson(Box<str>),
+    /// `jwt_auth_payload.<path>`: a claim of the verified token, by name or dotted path; with an
+    /// empty path, `jwt_auth_payload`, all of them.
+    Claim(Box<str>),
     /// `sent_http_<header>` and `upstream_http_<header>`: a response header, once there is one.
     ResponseHeader(HeaderName),
     /// `1` to `9…`: a capture of the plugin's own regex.
@@ -63,6 +66,12 @@ impl Variable {
         }
         if let Some(rest) = prefixed("post_arg.") {
             return Self::PostJson(rest.into());
+        }
+        if let Some(rest) = prefixed("jwt_auth_payload.") {
+            return Self::Claim(rest.into());
+        }
+        if name == "jwt_auth_payload" {
+            return Self::Claim("".into());
         }
         Name::find(name).map_or_else(|| Self::Named(name.into()), Self::Known)
     }

@@ -22,6 +22,21 @@ pub fn find_in<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
         .find_map(|field| find(field, name))
 }
 
+/// One `Cookie` field without the cookies of that name; the rest stays as it was written. `None`
+/// where nothing is left.
+#[must_use]
+pub fn without(field: &str, name: &str) -> Option<String> {
+    let other = |pair: &&str| {
+        let found = pair.split_once('=').map(|(found, _)| found);
+        !pair.trim_matches(BLANK).is_empty()
+            && found.is_none_or(|found| found.trim_matches(BLANK) != name)
+    };
+    let kept: Vec<&str> = field.split(';').filter(other).collect();
+    let kept = kept.join(";");
+    let kept = kept.trim_matches(BLANK);
+    (!kept.is_empty()).then(|| kept.to_owned())
+}
+
 const BLANK: [char; 2] = [' ', '\t'];
 
 #[cfg(test)]
@@ -41,6 +56,21 @@ mod tests {
             ("d", None),
         ] {
             assert_eq!(find(field, name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cookie_is_taken_out_and_the_rest_stays() {
+        for (field, left) in [
+            ("a=1; jwt=x; b=2", Some("a=1; b=2")),
+            ("jwt=x; b=2; jwt=y", Some("b=2")),
+            ("jwt = x;b=2;", Some("b=2")),
+            ("a=\"q\";c;jwtx=1; JWT=2", Some("a=\"q\";c;jwtx=1; JWT=2")),
+            ("jwt=x", None),
+            ("jwt=", None),
+            ("jwt", Some("jwt")),
+        ] {
+            assert_eq!(without(field, "jwt").as_deref(), left, "{field}");
         }
     }
 

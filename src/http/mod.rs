@@ -4,6 +4,7 @@ pub mod client_addr;
 pub mod cookie;
 pub mod hop_by_hop;
 pub mod host;
+pub mod lookalike;
 pub mod path;
 pub mod query;
 pub mod request_guard;

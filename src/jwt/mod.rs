@@ -7,6 +7,8 @@
 mod algorithm;
 mod compact;
 mod hmac;
+mod json;
+mod jwk;
 mod key;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,8 @@ use serde::Serialize;
 
 pub use algorithm::{Algorithm, Family};
 pub use compact::{Compact, Decoded, LONGEST_TOKEN, decode_base64url};
+pub use json::{Member, members};
+pub use jwk::{Jwk, JwkFault, JwkRules, JwkSet, JwkSetError, MOST_KEYS};
 use key::{Signs, Verifies};
 
 /// Why a text is not a key for an algorithm. Never holds a part of it.

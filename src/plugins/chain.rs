@@ -171,6 +171,9 @@ pub struct Chain {
     log: Box<[Hook<dyn Log>]>,
     /// A plugin's request phase may ask for the request's body.
     reads_body: bool,
+    /// All of them, those too that run in no phase: chains are shared by the addresses of their
+    /// plugins, which must not come to mean others while a chain lives.
+    _plugins: Box<[Arc<Plugin>]>,
 }
 
 impl Chain {
@@ -195,6 +198,7 @@ impl Chain {
             body_filter: phase(&sorted, |hooks| hooks.body_filter.clone()),
             log: phase(&sorted, |hooks| hooks.log.clone()),
             reads_body: sorted.iter().any(|plugin| plugin.hooks.reads_body),
+            _plugins: plugins.into(),
         }
     }
 

@@ -9,11 +9,13 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use pingora_http::RequestHeader;
+use serde_json::Value;
 use smallvec::SmallVec;
 
 use super::body::{Ahead, BodyError, CheckBody, PendingCheck, ReadBody};
 use super::respond::Source;
 use crate::consumer::{Consumer, Consumers};
+use crate::http::lookalike;
 
 /// The matched route, as variables, metrics and logs name it. Made once per snapshot.
 #[derive(Debug, Default)]
@@ -59,6 +61,17 @@ pub struct Original {
     pub uri: Uri,
 }
 
+/// The request as the client sent it, whatever plugins made of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Received<'a> {
+    /// Method.
+    pub method: &'a Method,
+    /// Path, normalised and decoded.
+    pub path: &'a str,
+    /// Query without `?`; `None` where the target has none.
+    pub query: Option<&'a str>,
+}
+
 /// The authenticated consumer.
 #[derive(Clone)]
 pub struct Attached {
@@ -67,6 +80,10 @@ pub struct Attached {
     /// By which of its credentials.
     pub credential_id: Option<Arc<str>>,
 }
+
+/// A user whom an auth plugin vouches for and who is no consumer: what is known of them, as JSON.
+#[derive(Default)]
+struct ExternalUser(Option<Value>);
 
 /// One try at an upstream node.
 #[derive(Debug, Clone)]
@@ -109,6 +126,8 @@ pub struct RequestState {
     pub matched_host: Option<Arc<str>>,
     /// Request line before rewriting; `None` while the head still has it.
     pub original: Option<Box<Original>>,
+    /// Normalised path before a plugin rewrote it; `None` while it is [`RequestCtx::path`].
+    received_path: Option<String>,
     /// The matched route.
     pub route: Option<Arc<RouteInfo>>,
     /// The authenticated consumer.
@@ -174,6 +193,7 @@ impl RequestState {
             matched_uri: None,
             matched_host: None,
             original: None,
+            received_path: None,
             route: None,
             consumer: None,
             consumers,
@@ -313,6 +333,19 @@ impl RequestCtx<'_> {
         self.head.uri.query()
     }
 
+    /// What the client asked for, before any rewriting.
+    #[must_use]
+    pub fn received(&self) -> Received<'_> {
+        let original = self.state.original.as_deref();
+        let uri = original.map_or(&self.head.uri, |original| &original.uri);
+        let path = self.state.received_path.as_deref();
+        Received {
+            method: original.map_or(&self.head.method, |original| &original.method),
+            path: path.unwrap_or_else(|| self.path()),
+            query: uri.query(),
+        }
+    }
+
     /// Host the client asked for, as received: `Host`, or `:authority` over HTTP/2.
     #[must_use]
     pub fn host_and_port(&self) -> Option<&str> {
@@ -345,6 +378,9 @@ impl RequestCtx<'_> {
     pub fn set_target(&mut self, target: &str) -> Result<(), http::uri::InvalidUri> {
         let uri: Uri = target.parse()?;
         self.keep_original();
+        if self.state.received_path.is_none() {
+            self.state.received_path = Some(self.path().to_owned());
+        }
         self.state.path = None;
         self.head.set_uri(uri);
         Ok(())
@@ -365,8 +401,31 @@ impl RequestCtx<'_> {
         }
     }
 
-    /// Attaches the consumer and the identity headers of `spec/02` §1.1, removing forged ones.
+    /// What an auth plugin knows of a user who is no consumer (`ctx.external_user` of APISIX), for
+    /// plugins that decide by it.
+    pub fn set_external_user(&mut self, user: Value) {
+        self.state.extension::<ExternalUser>().0 = Some(user);
+    }
+
+    /// The user that [`Self::set_external_user`] told of.
+    #[must_use]
+    pub fn external_user(&self) -> Option<&Value> {
+        self.state.extension_ref::<ExternalUser>()?.0.as_ref()
+    }
+
+    /// Takes out the identity headers of `spec/02` §1.1 that the client made up, where a client
+    /// was let in who is no consumer.
+    pub fn remove_identity(&mut self) {
+        lookalike::remove(self.head, IDENTITY.into_iter());
+        for name in IDENTITY {
+            drop(self.head.remove_header(name));
+        }
+    }
+
+    /// Attaches the consumer and the identity headers of `spec/02` §1.1, removing forged ones, also
+    /// those that an application behind CGI or WSGI would take for them.
     pub fn attach_consumer(&mut self, attached: Attached) {
+        lookalike::remove(self.head, IDENTITY.into_iter());
         let consumer = &attached.consumer;
         self.set_or_remove("X-Consumer-Username", Some(&consumer.username));
         self.set_or_remove("X-Credential-Identifier", attached.credential_id.as_deref());
@@ -387,10 +446,17 @@ impl RequestCtx<'_> {
 
     /// The name as a text: Pingora keeps a static one as it is, where it would copy a `HeaderName`.
     fn set_or_remove(&mut self, name: &'static str, value: Option<&str>) {
-        match value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        match value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
             // The name is valid, so this cannot fail.
             Some(value) => drop(self.head.insert_header(name, value)),
             None => drop(self.head.remove_header(name)),
         }
     }
 }
+
+/// Headers that name the consumer to the upstream, in lower case.
+const IDENTITY: [&str; 3] = [
+    "x-consumer-username",
+    "x-credential-identifier",
+    "x-consumer-custom-id",
+];

@@ -1,7 +1,7 @@
 //! What a plugin declares about itself, and what it may hold when it is built.
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
@@ -16,7 +16,7 @@ use super::respond::Response;
 use crate::callout::Trust;
 use crate::clock::Clock;
 use crate::kept::Kept;
-use crate::secrets::Secret;
+use crate::secrets::{Again, Secret};
 use crate::telemetry::metrics::Metrics;
 
 /// Kinds the engine treats apart.
@@ -69,6 +69,19 @@ pub struct CredentialCtx<'a> {
     pub trust: &'a Trust,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
+    /// Has what a reference of the settings stands for read ahead of time, where it is a single
+    /// document.
+    pub again: Option<Again>,
+    /// What is to be told of a credential that serves all the same.
+    pub warnings: &'a RefCell<Vec<BuildError>>,
+}
+
+impl CredentialCtx<'_> {
+    /// Tells something about `field`; the credential still serves.
+    pub fn warn(&self, field: impl Into<String>, message: impl Into<String>) {
+        let warning = BuildError::invalid(field, message);
+        self.warnings.borrow_mut().push(warning);
+    }
 }
 
 /// The credential side of an auth plugin.
@@ -138,6 +151,9 @@ pub struct BuildCtx<'a> {
     pub metadata: &'a Value,
     /// This plugin's `plugin_attr` of the bootstrap; `Null` where there is none.
     pub attr: &'a Value,
+    /// `plugin_attr` of any plugin, for one that holds others; `None` where a reference in it has
+    /// no value.
+    pub attr_of: &'a dyn Fn(&str) -> Option<&'a Value>,
     /// TLS ports the gateway listens on, for redirects.
     pub https_ports: &'a [u16],
     /// Metrics of the process.

@@ -3,8 +3,10 @@
 
 pub mod body;
 pub mod chain;
+pub mod claims;
 pub mod ctx;
 pub mod def;
+pub mod mentions;
 pub mod meta;
 pub mod phase;
 pub mod respond;
@@ -34,11 +36,19 @@ pub const ALL: &[&PluginDef] = &[
     &traffic::mocking::DEF,
     &security::cors::DEF,
     &security::ip_restriction::DEF,
+    &security::csrf::DEF,
     &auth::multi_auth::DEF,
     &auth::wolf_rbac::DEF,
     &auth::ldap_auth_advanced::DEF,
     &auth::ldap_auth::DEF,
+    &auth::hmac_auth::DEF,
+    &auth::basic_auth::DEF,
+    &auth::jwt_auth::DEF,
+    &auth::jwe_decrypt::DEF,
     &auth::key_auth::DEF,
+    &security::acl::DEF,
+    &security::consumer_restriction::DEF,
+    &transform::attach_consumer_label::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,
     &transform::response_rewrite::DEF,

@@ -1,5 +1,6 @@
 //! What unit tests of plugins share: a request to run hooks on, and a way to build a plugin.
 
+use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -43,15 +44,25 @@ pub(in crate::plugins) fn credential(
     def: &PluginDef,
     json: &Value,
 ) -> Result<Credential, BuildError> {
+    credential_and_warnings(def, json).0
+}
+
+/// The same, and what is told of it.
+pub(in crate::plugins) fn credential_and_warnings(
+    def: &PluginDef,
+    json: &Value,
+) -> (Result<Credential, BuildError>, Vec<BuildError>) {
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
     let ctx = CredentialCtx {
         digest_key: &[1; 16],
         kept: &Kept::new(),
         trust: &Trust::default(),
         clock: &clock,
+        again: None,
+        warnings: &RefCell::default(),
     };
     let side = def.credential.expect("plugin has a credential side");
-    side(json, &ctx)
+    (side(json, &ctx), ctx.warnings.take())
 }
 
 /// What surrounds a plugin while it is built.
@@ -70,11 +81,17 @@ impl With {
         def: &PluginDef,
         json: &Value,
     ) -> Result<Hooks, BuildError> {
+        self.with(|ctx| (def.build)(json, ctx))
+    }
+
+    /// Does something with it at hand.
+    pub(in crate::plugins) fn with<T>(&self, work: impl FnOnce(&BuildCtx<'_>) -> T) -> T {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let ctx = BuildCtx {
             owner: &crate::plugins::def::Owner::new("routes/1"),
             metadata: &self.metadata,
             attr: &self.attr,
+            attr_of: &|_| Some(&self.attr),
             https_ports: &self.https_ports,
             metrics: &Arc::new(Metrics::new("apisix_")),
             kept: &Kept::new(),
@@ -82,7 +99,7 @@ impl With {
             clock: &clock,
             throttle: self.throttle.as_ref(),
         };
-        (def.build)(json, &ctx)
+        work(&ctx)
     }
 }
 

@@ -7,6 +7,8 @@
 //! takes its place, at every attempt. Of a body of unknown length nobody can tell the tail ahead:
 //! one that is longer is held back on its way instead.
 
+use std::sync::Arc;
+
 use bytes::{Bytes, BytesMut};
 use futures::future::BoxFuture;
 use http::header;
@@ -16,6 +18,7 @@ use pingora_http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::ctx::Exchange;
+use super::held::{HeldBody, HeldBytes};
 use super::{Gateway, ProxySettings, forward, rescue};
 use crate::plugins::Response;
 use crate::plugins::body::{Ahead, BodyError, PendingCheck, ReadBody};
@@ -25,49 +28,9 @@ const RETRY_BUFFER: u64 = 64 << 10;
 /// Most bytes that one read of an HTTP/2 body gives: the frame size that we announce.
 const H2_FRAME: u64 = 16 << 10;
 /// Memory taken at once for a body, whatever length was announced.
-const FIRST_ROOM: u64 = 1 << 20;
+const FIRST_ROOM: u64 = 64 << 10;
 /// How much of a body held by us has the time of one write.
 const SEND_UNIT: u64 = 1 << 20;
-
-/// What is held of a body that goes upstream only as a whole.
-#[derive(Default)]
-pub struct HeldBody {
-    /// Read ahead, and not replayed by Pingora.
-    ahead: Bytes,
-    /// Held back in the present attempt.
-    pieces: BytesMut,
-    /// Pieces of the present attempt were seen.
-    started: bool,
-    /// The client was told to go on sending.
-    asked_for: bool,
-    /// Reading ahead has ended at this.
-    outcome: Option<std::result::Result<Ahead, BodyError>>,
-}
-
-impl HeldBody {
-    /// What an attempt has held goes with it: Pingora replays it, or does not try again.
-    pub(super) fn begin_attempt(&mut self) {
-        self.pieces.clear();
-        self.started = false;
-    }
-
-    /// The status to answer where the client did not send what it announced: the request cannot
-    /// go on, whatever a plugin made of that.
-    pub(super) const fn broken(&self) -> Option<u16> {
-        match self.outcome {
-            Some(Err(BodyError::Broken(status))) => Some(status),
-            _ => None,
-        }
-    }
-
-    /// Puts before an attempt's first piece what was read ahead and is not replayed.
-    fn add(&mut self, piece: &mut Option<Bytes>) {
-        if !std::mem::replace(&mut self.started, true) && !self.ahead.is_empty() {
-            let piece_now = piece.as_deref().unwrap_or_default();
-            *piece = Some([&self.ahead, piece_now].concat().into());
-        }
-    }
-}
 
 /// Reads a session's body for plugins.
 pub(super) struct Source<'a> {
@@ -128,7 +91,7 @@ impl<'a> Source<'a> {
             if buffered {
                 tail += piece.len();
             }
-            body.extend_from_slice(&piece);
+            self.hold(&mut body, &piece)?;
         }
         if tail == 0 && !body.is_empty() {
             // It came whole behind a head of more than 64 KiB, in the same read: Pingora would
@@ -151,7 +114,7 @@ impl<'a> Source<'a> {
             let Some(piece) = self.piece().await? else {
                 return Ok(Ahead::Whole(body.freeze()));
             };
-            body.extend_from_slice(&piece);
+            self.hold(&mut body, &piece)?;
             if body.len() as u64 > limit {
                 break;
             }
@@ -164,6 +127,14 @@ impl<'a> Source<'a> {
             return Err(BodyError::TooLarge(received));
         }
         Ok(Ahead::Later)
+    }
+
+    fn hold(&mut self, body: &mut BytesMut, piece: &[u8]) -> std::result::Result<(), BodyError> {
+        if !self.held.grow(piece.len(), &self.settings.held_bytes) {
+            return Err(BodyError::Broken(503));
+        }
+        body.extend_from_slice(piece);
+        Ok(())
     }
 
     /// One read. HTTP/2 has no time limit of its own.
@@ -243,7 +214,9 @@ impl Gateway {
         if state.body_checks.is_empty() {
             return Ok(());
         }
-        match hold_back(&state.body_checks, held, body.take(), end).await {
+        let piece = body.take().unwrap_or_default();
+        let room = &self.settings.held_bytes;
+        match hold_back(&state.body_checks, held, &piece, end, room).await {
             Ok(passed) => {
                 *body = Some(passed);
                 Ok(())
@@ -261,10 +234,14 @@ impl Gateway {
 async fn hold_back(
     checks: &[PendingCheck],
     held: &mut HeldBody,
-    piece: Option<Bytes>,
+    piece: &[u8],
     end: bool,
+    room: &Arc<HeldBytes>,
 ) -> std::result::Result<Bytes, Response> {
-    held.pieces.extend_from_slice(&piece.unwrap_or_default());
+    if !held.grow(piece.len(), room) {
+        return Err(Response::status(503));
+    }
+    held.pieces.extend_from_slice(piece);
     let received = held.pieces.len() as u64;
     if let Some(pending) = checks
         .iter()

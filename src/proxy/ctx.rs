@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pingora_http::ResponseHeader;
 use smallvec::SmallVec;
 
-use super::body::HeldBody;
+use super::held::HeldBody;
 use crate::plugins::{Chain, RequestState, Response, Scopes};
 use crate::snapshot::{CompiledRoute, Snapshot};
 use crate::telemetry::metrics::OpenRequest;

@@ -7,6 +7,7 @@ pub mod drain;
 mod forward;
 pub mod handshake;
 mod header_deadline;
+mod held;
 mod intake;
 pub mod listener;
 mod phases;
@@ -35,6 +36,7 @@ use crate::reload::SnapshotCell;
 use crate::snapshot::{Outcome, UpstreamLink};
 use crate::upstream::Failure;
 use ctx::{Ctx, Exchange};
+pub use held::HeldBytes;
 pub use settings::ProxySettings;
 
 /// The gateway as Pingora sees it.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::held::HeldBytes;
 use crate::http::client_addr::{ClientAddr, ForwardedPolicy};
 use crate::http::path::PathRules;
 use crate::http::request_guard::GuardRules;
@@ -33,6 +34,8 @@ pub struct ProxySettings {
     pub send_timeout: Duration,
     /// Largest request body; 0 is no limit.
     pub max_body_bytes: u64,
+    /// Room for request bodies that are held, of all requests together.
+    pub held_bytes: Arc<HeldBytes>,
     /// `apisix.show_upstream_status_in_response_header`.
     pub show_upstream_status: bool,
     /// Access log; `None` where it is off.

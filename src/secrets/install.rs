@@ -14,8 +14,8 @@ use super::manager::{BuildCtx, BuildError, Fields, MANAGERS, ManagerDef, seconds
 use super::reference::{Reference, Target};
 use super::refresh::Schedule;
 use super::settings::{ManagerProblem, ManagerSpec, Observer, SecretsSettings};
-use super::value::Secret;
 use crate::clock::Clock;
+use crate::sealed::Sealed;
 
 /// A declared manager whose `$env://` fields are replaced, and whose other references are known.
 pub(super) struct Template {
@@ -115,7 +115,7 @@ impl Template {
     /// Makes the manager; `value_of` knows the values of [`Template::needs`].
     pub(super) fn build(
         &self,
-        value_of: &dyn Fn(&str) -> Option<Arc<Secret>>,
+        value_of: &dyn Fn(&str) -> Option<Arc<Sealed>>,
         shop: Workshop<'_>,
     ) -> Result<Runner, ManagerProblem> {
         let build = || {
@@ -123,7 +123,8 @@ impl Template {
             let replaced = walk(&mut fields, "", &mut |path, text| {
                 let missing = || BuildError::new(path, format!("{text}: no value"));
                 let value = value_of(text).ok_or_else(missing)?;
-                let value = value.expose_str().ok_or_else(|| not_text(path, text))?;
+                let value = value.open();
+                let value = value.as_str().ok_or_else(|| not_text(path, text))?;
                 *text = value.to_owned();
                 Ok(())
             });
@@ -243,7 +244,8 @@ fn replace_env(
         Target::Env { name, json_key } => {
             let value = env.resolve(name, json_key.as_deref());
             let value = value.map_err(|why| BuildError::new(path, format!("{text}: {why}")))?;
-            let value = value.expose_str().ok_or_else(|| not_text(path, text))?;
+            let value = value.open();
+            let value = value.as_str().ok_or_else(|| not_text(path, text))?;
             *text = value.to_owned();
         }
     }
@@ -281,7 +283,7 @@ mod tests {
         let observer: Arc<dyn Observer> = Arc::new(());
         let shop = Workshop {
             settings: &SecretsSettings::default(),
-            env: &Env::of_process(&[("T".to_owned(), Secret::from("t".to_owned()))]),
+            env: &Env::of_process(&[("T".to_owned(), Arc::new(Sealed::new(b"t")))]),
             clock: &clock,
             observer: &observer,
         };

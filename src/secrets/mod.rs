@@ -2,6 +2,7 @@
 //! Never hands out a value that did not come from its manager; in particular never the text of a
 //! reference. Nothing here is awaited on a request's or a handshake's path: those read a [`View`].
 
+mod again;
 mod cache;
 mod fetch;
 mod install;
@@ -31,6 +32,7 @@ use cache::{Answer, Job};
 use fetch::{Runner, Tending};
 use state::State;
 
+pub use again::Again;
 pub use probe::{Presumed, ProbeFault, ProbeReport};
 pub use reference::Reference;
 pub use report::{CircuitState, LoginReport, ManagerReport, ReferenceReport, ReferenceState};
@@ -310,6 +312,15 @@ impl Secrets {
                 _tending: runner.tend(),
                 runner,
             });
+        }
+    }
+
+    /// Makes due what users of values ask for.
+    fn grant_wishes(&self) {
+        let now = self.clock.now();
+        let mut state = self.state();
+        for manager in state.wishes(now) {
+            state.touch(now, &manager);
         }
     }
 

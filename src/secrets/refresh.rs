@@ -58,6 +58,7 @@ pub(super) async fn run(secrets: Arc<Secrets>, mut shutdown: watch::Receiver<boo
     while !*shutdown.borrow() {
         secrets.keep_beside(&mut beside);
         secrets.reread_touched();
+        secrets.grant_wishes();
         secrets.pump();
         let pause = secrets.until_next_due().min(LONGEST_PAUSE);
         tokio::select! {

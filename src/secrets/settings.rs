@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::manager::FetchError;
-use super::value::Secret;
+use crate::sealed::Sealed;
 
 /// Settings of the room; a manager's own fields go before them.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub struct SecretsSettings {
     /// Reads at the same time, per manager. Default 32; zero means one.
     pub concurrency: usize,
     /// Variables of `nginx_config.envs` that carry a value; they go before the process's own.
-    pub env: Vec<(String, Secret)>,
+    pub env: Vec<(String, Arc<Sealed>)>,
     /// PEM bundle that managers trust which name no `tls.ca`. Default: the system's store.
     pub trusted_ca: Option<Arc<[u8]>>,
 }

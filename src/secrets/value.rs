@@ -1,8 +1,11 @@
 //! The type every secret has. It cannot be printed, serialised or compared in variable time.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
+
+use crate::sealed::Sealed;
 
 /// Bytes that are wiped when dropped. There is no `Display`, `Serialize` or `PartialEq`;
 /// [`Secret::expose`] is the one way in and is easy to search for.
@@ -27,6 +30,12 @@ impl Secret {
     #[must_use]
     pub fn expose_str(&self) -> Option<&str> {
         std::str::from_utf8(&self.0).ok()
+    }
+
+    /// The same value, to be kept for later.
+    #[must_use]
+    pub fn seal(&self) -> Arc<Sealed> {
+        Arc::new(Sealed::new(&self.0))
     }
 
     /// Whether there is anything in it. An empty secret is never a value (`spec/01` §5.1).

@@ -4,16 +4,34 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::again::{Again, Wishes};
+use super::manager::has_one_document;
 use super::value::Secret;
+use crate::sealed::{Opened, Sealed};
 use crate::sharded::{Sharded, Unshared};
 
 /// A resolved reference.
 #[derive(Debug, Clone)]
 pub struct Resolved {
-    /// The value; never empty.
-    pub value: Arc<Secret>,
+    /// The value; never empty. Sealed: views are kept for as long as a configuration is in force.
+    pub value: Arc<Sealed>,
     /// Changes exactly when the value does; unique within the process.
     pub version: u64,
+}
+
+impl Resolved {
+    /// This value under this version.
+    #[must_use]
+    pub fn new(value: &Secret, version: u64) -> Self {
+        let value = value.seal();
+        Self { value, version }
+    }
+
+    /// The value, for the moment of its use.
+    #[must_use]
+    pub fn open(&self) -> Opened {
+        self.value.open()
+    }
 }
 
 /// Why a reference has no value. Names the step, never a value.
@@ -40,7 +58,10 @@ type Outcomes = Sharded<u64, (Arc<str>, Outcome)>;
 
 /// Values of references at one moment. Cheap to clone, immutable.
 #[derive(Debug, Clone, Default)]
-pub struct View(Outcomes);
+pub struct View {
+    outcomes: Outcomes,
+    wishes: Arc<Wishes>,
+}
 
 impl View {
     /// A view of these outcomes, by reference text.
@@ -50,13 +71,16 @@ impl View {
             let reference: Arc<str> = reference.into();
             (hash(&reference), (reference, outcome))
         });
-        Self(Sharded::of(entries.collect()))
+        Self {
+            outcomes: Sharded::of(entries.collect()),
+            wishes: Arc::default(),
+        }
     }
 
     /// The same with other outcomes of some references. Shares the rest.
     #[must_use]
     pub fn with(&self, outcomes: impl IntoIterator<Item = (Box<str>, Outcome)>) -> Self {
-        let mut builder = ViewBuilder(self.0.clone());
+        let mut builder = ViewBuilder(self.clone());
         for (reference, outcome) in outcomes {
             builder.set(reference.into(), outcome);
         }
@@ -68,7 +92,7 @@ impl View {
     /// # Errors
     /// It is not a value now; whoever needs it must refuse.
     pub fn resolve(&self, reference: &str) -> Result<&Resolved, Unresolved> {
-        match find(&self.0, reference) {
+        match find(&self.outcomes, reference) {
             Some((_, Ok(resolved))) => Ok(resolved),
             Some((_, Err(unresolved))) => Err(unresolved.clone()),
             None => Err(Unresolved::because("reference was not asked for")),
@@ -80,14 +104,15 @@ impl View {
     #[must_use]
     pub fn changed_since(&self, older: &Self) -> Vec<Arc<str>> {
         let mut changed = Vec::new();
-        for Unshared { new, old } in self.0.unshared(&older.0) {
+        for Unshared { new, old } in self.outcomes.unshared(&older.outcomes) {
             let differs = new.iter().filter(|(_, (reference, outcome))| {
-                let before = find(&older.0, reference).map(|(_, outcome)| fingerprint(outcome));
+                let before =
+                    find(&older.outcomes, reference).map(|(_, outcome)| fingerprint(outcome));
                 before != Some(fingerprint(outcome))
             });
             let gone = old
                 .iter()
-                .filter(|(_, (reference, _))| find(&self.0, reference).is_none());
+                .filter(|(_, (reference, _))| find(&self.outcomes, reference).is_none());
             let both = differs.chain(gone);
             changed.extend(both.map(|(_, (reference, _))| Arc::clone(reference)));
         }
@@ -96,15 +121,25 @@ impl View {
 
     /// Every reference and its outcome, in no order.
     pub fn iter(&self) -> impl Iterator<Item = (&Arc<str>, &Outcome)> {
-        self.0
+        self.outcomes
             .iter()
             .map(|(_, (reference, outcome))| (reference, outcome))
+    }
+
+    /// A way to have this reference's document read ahead of time. `None` where that would read
+    /// others too: only managers of a single document can be asked so.
+    #[must_use]
+    pub fn again(&self, reference: &str) -> Option<Again> {
+        let rest = reference.strip_prefix("$secret://")?;
+        let (kind, rest) = rest.split_once('/')?;
+        let (name, _) = rest.split_once('/')?;
+        has_one_document(kind).then(|| self.wishes.again(&format!("{kind}/{name}")))
     }
 }
 
 /// Makes views that share what did not change in between.
 #[derive(Debug, Default)]
-pub(super) struct ViewBuilder(Outcomes);
+pub(super) struct ViewBuilder(View);
 
 impl ViewBuilder {
     pub(super) fn new() -> Self {
@@ -115,22 +150,28 @@ impl ViewBuilder {
         let key = hash(&reference);
         let same = |(other, _): &(Arc<str>, Outcome)| *other == reference;
         let entry = (Arc::clone(&reference), outcome);
-        if let Err(entry) = self.0.replace(&key, entry, same) {
-            self.0.insert(key, entry, |_| true);
+        if let Err(entry) = self.0.outcomes.replace(&key, entry, same) {
+            self.0.outcomes.insert(key, entry, |_| true);
         }
     }
 
     pub(super) fn find(&self, reference: &str) -> Option<&Outcome> {
-        find(&self.0, reference).map(|(_, outcome)| outcome)
+        find(&self.0.outcomes, reference).map(|(_, outcome)| outcome)
     }
 
     pub(super) fn remove(&mut self, reference: &str) {
         self.0
+            .outcomes
             .remove(&hash(reference), |(other, _)| **other == *reference);
     }
 
     pub(super) fn view(&self) -> View {
-        View(self.0.clone())
+        self.0.clone()
+    }
+
+    /// What users of values ask for.
+    pub(super) fn wishes(&self) -> &Wishes {
+        &self.0.wishes
     }
 }
 
@@ -158,10 +199,7 @@ mod tests {
     use super::*;
 
     fn resolved(text: &str, version: u64) -> Outcome {
-        Ok(Resolved {
-            value: Arc::new(Secret::from(text.to_owned())),
-            version,
-        })
+        Ok(Resolved::new(&Secret::from(text.to_owned()), version))
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::environment::Environment;
+use super::loading;
 use super::settings::{SettingsError, secrets_settings, with_environment};
 use crate::clock::Clock;
 use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, TRUSTED_CERTIFICATE};
@@ -86,10 +87,7 @@ fn fetch(
         });
     }
     let wait = bootstrap.claviger.secrets.load_wait.max(SHORTEST_WAIT);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.map_err(SettingsError::Runtime)?;
+    let runtime = loading::runtime().map_err(SettingsError::Runtime)?;
     let view = runtime.block_on(secrets.ensure(&references, wait));
     runtime.shutdown_background();
     Ok(view)

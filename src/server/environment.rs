@@ -10,11 +10,11 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use crate::config::parse::SharedEnv;
-use crate::secrets::Secret;
+use crate::sealed::Sealed;
 
 /// Variables taken out of the process's environment; cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub struct Environment(Arc<Vec<(String, Secret)>>);
+pub struct Environment(Arc<Vec<(String, Arc<Sealed>)>>);
 
 impl Environment {
     /// Takes the values and leaves the names, but for variables that libraries read while the
@@ -35,19 +35,19 @@ impl Environment {
         let taken = Arc::clone(&self.0);
         Arc::new(
             move |name| match taken.iter().find(|(taken, _)| taken == name) {
-                Some((_, value)) => value.expose_str().map(str::to_owned),
+                Some((_, value)) => value.open().as_str().map(str::to_owned),
                 None => std::env::var(name).ok(),
             },
         )
     }
 
     /// What was taken.
-    pub fn variables(&self) -> impl Iterator<Item = (String, Secret)> {
+    pub fn variables(&self) -> impl Iterator<Item = (String, Arc<Sealed>)> {
         self.0.iter().cloned()
     }
 }
 
-fn take_into(taken: &mut Vec<(String, Secret)>) -> io::Result<()> {
+fn take_into(taken: &mut Vec<(String, Arc<Sealed>)>) -> io::Result<()> {
     let block = Zeroizing::new(fs::read("/proc/self/environ")?);
     let start = env_start(&fs::read_to_string("/proc/self/stat")?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no env_start in stat"))?;
@@ -57,7 +57,7 @@ fn take_into(taken: &mut Vec<(String, Secret)>) -> io::Result<()> {
             continue;
         }
         memory.write_all_at(&vec![0; value.len()], start + at)?;
-        taken.push((name.to_owned(), Secret::new(value.to_vec())));
+        taken.push((name.to_owned(), Arc::new(Sealed::new(value))));
     }
     Ok(())
 }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn what_was_taken_is_still_answered() {
-        let taken = vec![("TOKEN".to_owned(), Secret::from("t".to_owned()))];
+        let taken = vec![("TOKEN".to_owned(), Arc::new(Sealed::new(b"t")))];
         let environment = Environment(Arc::new(taken));
         assert_eq!(environment.shared()("TOKEN").as_deref(), Some("t"));
         assert_eq!(environment.shared()("PATH"), std::env::var("PATH").ok());

@@ -3,6 +3,7 @@
 mod early;
 mod environment;
 mod facts;
+mod loading;
 mod observer;
 mod process;
 mod readiness;
@@ -19,6 +20,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownWatch};
 use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_core::services::{Service, ServiceReadyNotifier};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, MetricsApp, Readiness, StatusApp};
@@ -154,13 +156,22 @@ pub fn run(
     if let Some(audit) = &audit {
         metrics.register(Arc::new(audit.clone()));
     }
+    let loading = loading::runtime().map_err(|source| ServerError::Io {
+        what: "cannot start the threads that load".to_owned(),
+        source,
+    })?;
     let loader = server.add_service(background_service(
         "configuration",
         Loader {
-            reload: Mutex::new(Some((reload, looks, watcher))),
-            secrets: Arc::clone(&secrets),
-            env,
-            look_again: look_again.clone(),
+            runtime: loading.handle().clone(),
+            work: Mutex::new(Some(Work {
+                reload,
+                looks,
+                watcher,
+                secrets: Arc::clone(&secrets),
+                env,
+                look_again: look_again.clone(),
+            })),
         },
     ));
     let edge = edge(bootstrap, gateway, &conf, &cell, &drain, refused)?;
@@ -219,6 +230,7 @@ pub fn run(
     server.run(RunArgs {
         shutdown_signal: Box::new(signals),
     });
+    loading.shutdown_background();
     // Clones of it live on in threads that never end, so that nothing is flushed by dropping it.
     if let Some(access_log) = last_lines {
         let _ = access_log.flush(LAST_WORDS);
@@ -315,7 +327,14 @@ fn admin_services(
 
 /// What runs beside the traffic, on threads of its own: the reload loop, secrets, names.
 struct Loader {
-    reload: Mutex<Option<(Reload, mpsc::Receiver<()>, Watcher)>>,
+    runtime: Handle,
+    work: Mutex<Option<Work>>,
+}
+
+struct Work {
+    reload: Reload,
+    looks: mpsc::Receiver<()>,
+    watcher: Watcher,
     secrets: Arc<Secrets>,
     env: Arc<crate::snapshot::compile::CompileEnv>,
     look_again: mpsc::Sender<()>,
@@ -329,19 +348,30 @@ impl BackgroundService for Loader {
         ready: ServiceReadyNotifier,
     ) {
         let taken = self
-            .reload
+            .work
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take();
-        let Some((mut reload, looks, watcher)) = taken else {
+        let Some(work) = taken else {
             return;
         };
+        let work = self.runtime.spawn(work.run(shutdown, ready));
+        if let Err(error) = work.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+impl Work {
+    async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
         let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
-        reload.first().await;
+        self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
-            () = reload.run(looks, shutdown.clone()) => {}
-            () = tell(watcher, self.look_again.clone(), shutdown.clone()) => {}
+            () = self.reload.run(self.looks, shutdown.clone()) => {}
+            () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
             () = self.env.resolver.run(shutdown) => {}
         }
         secrets.abort();

@@ -22,11 +22,12 @@ use crate::http::request_guard::GuardRules;
 use crate::ip_set::IpSet;
 use crate::kept::Kept;
 use crate::plugins::{self, Throttle, ThrottleSettings};
-use crate::proxy::ProxySettings;
 use crate::proxy::handshake::TlsOptions;
 use crate::proxy::listener::EdgeLimits;
+use crate::proxy::{HeldBytes, ProxySettings};
 use crate::routing::RouterMode;
-use crate::secrets::{Reference, Secret, SecretsSettings};
+use crate::sealed::Sealed;
+use crate::secrets::{Reference, SecretsSettings};
 use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::audit::Seal;
@@ -176,7 +177,7 @@ pub fn secrets_settings(bootstrap: &Bootstrap) -> Result<SecretsSettings, Settin
             .nginx_config
             .envs
             .iter()
-            .map(|(name, value)| (name.clone(), Secret::from(value.clone())))
+            .map(|(name, value)| (name.clone(), Arc::new(Sealed::new(value.as_bytes()))))
             .collect(),
         trusted_ca: trusted_ca(bootstrap)?.map(Into::into),
     })
@@ -370,6 +371,7 @@ pub(super) fn proxy_settings(
         body_timeout: http.client_body_timeout,
         send_timeout: http.send_timeout,
         max_body_bytes: http.client_max_body_size,
+        held_bytes: Arc::new(HeldBytes::new(limits.held_body_bytes)),
         show_upstream_status: apisix.show_upstream_status_in_response_header,
         access_log,
         metrics: Arc::clone(metrics),

@@ -219,7 +219,7 @@ fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<C
         return Err(());
     }
     let ca = match substitute::pem(&client.ca, Pem::Certificate, "client.ca", scope.run.view) {
-        Ok(pem) => pem.and_then(|pem| CaBundle::parse(pem).map_err(|error| error.to_string())),
+        Ok(pem) => pem.and_then(|pem| CaBundle::parse(&pem).map_err(|error| error.to_string())),
         Err(missing) => {
             scope.unresolved("client.ca", &missing);
             return Err(());

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::uses::Uses;
-use super::{ItemCount, Snapshot, consumers, plugins, rest};
+use super::{ItemCount, Snapshot, advice, consumers, duplicates, plugins, rest};
 use crate::callout;
 use crate::clock::Clock;
 use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE};
@@ -293,7 +293,12 @@ pub fn compile(
                 .cloned(),
         );
     }
-    let duplicates = consumers::duplicates(documents, &consumers.consumers, previous, &run);
+    let advice = match same {
+        Some(same) => Arc::clone(&same.advice),
+        None => advice::advise(documents, &run).into(),
+    };
+    diagnostics.extend(advice.iter().cloned());
+    let duplicates = duplicates::duplicates(documents, &consumers.consumers, previous, &run);
     diagnostics.extend(duplicates);
     sort(&mut diagnostics);
     let mut counts = HashMap::clone(&rest.counts);
@@ -316,6 +321,7 @@ pub fn compile(
         diagnostics,
         consumers_built: consumers.built,
         others_built: run.built.into_inner(),
+        advice,
         of: documents.identity.note(),
         view: view.clone(),
         uses: match same {

@@ -18,7 +18,7 @@ use super::unit;
 use crate::config::Documents;
 use crate::config::resource::{ConsumerConfig, CredentialConfig, Item};
 use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
-use crate::diagnostic::{Diagnostic, Place, Severity};
+use crate::diagnostic::Diagnostic;
 use crate::plugins::Chain;
 
 /// What one entry of the list `consumers` gives.
@@ -176,10 +176,9 @@ fn reindex(
             }
         }
         for credential in &unit.value.credentials {
-            let index = consumers.by_plugin.entry(credential.plugin.name);
-            index
-                .or_insert_with(|| CredentialIndex::new(run.env.index_key))
-                .insert_digest(credential.digest, entry(&unit.value, credential, *place));
+            let plugin = credential.plugin.name;
+            let index = consumers.by_plugin.of_plugin(plugin, run.env.index_key);
+            index.insert_digest(credential.digest, entry(&unit.value, credential, *place));
         }
         if *row < documents.consumers.len()
             && !Arc::ptr_eq(&unit.value.consumer, &before.value.consumer)
@@ -352,10 +351,10 @@ fn index(documents: &Documents, roster: &Roster, run: &Compilation<'_>) -> Consu
             entries.push((credential.digest, entry(unit, credential, order)));
         }
     }
-    let indexes = entries
-        .into_iter()
-        .map(|(plugin, entries)| (plugin, CredentialIndex::of(run.env.index_key, entries)));
-    consumers.by_plugin = indexes.collect();
+    for (plugin, entries) in entries {
+        let index = CredentialIndex::of(run.env.index_key, entries);
+        consumers.by_plugin.insert(plugin, index);
+    }
     consumers
 }
 
@@ -380,72 +379,3 @@ fn place_of(documents: &Documents, row: usize) -> u32 {
 fn place(index: usize) -> u32 {
     u32::try_from(index).unwrap_or(u32::MAX)
 }
-
-/// Two credentials with one lookup key, told at the later one. The place of a finding that
-/// `previous` made of the same documents is not looked for again.
-pub(super) fn duplicates(
-    documents: &Documents,
-    consumers: &Consumers,
-    previous: Option<&Snapshot>,
-    run: &Compilation<'_>,
-) -> Vec<Diagnostic> {
-    let previous = previous.filter(|previous| previous.of.is(&documents.identity));
-    let standing = previous.map_or(&[][..], |previous| &previous.diagnostics);
-    let standing = standing.iter().filter(|found| found.code == DUPLICATE);
-    let standing: HashMap<_, _> = standing
-        .map(|found| ((&*found.object, &*found.message), found))
-        .collect();
-    let mut found = Vec::new();
-    for (plugin, index) in &consumers.by_plugin {
-        for (earlier, later) in index.contests() {
-            let Some((id, place)) = item_at(documents, later.order) else {
-                continue;
-            };
-            let (object, message) = (format!("consumers/{id}"), duplicate(plugin, earlier));
-            if let Some(known) = standing.get(&(&*object, &*message)) {
-                found.push(Diagnostic::clone(known));
-                continue;
-            }
-            let field = format!("plugins.{plugin}");
-            found.push(Diagnostic {
-                severity: Severity::Error,
-                code: DUPLICATE,
-                place: run.places.locate(place, &field),
-                object,
-                field,
-                message,
-            });
-        }
-    }
-    found
-}
-
-/// The consumer or credential at a place of the list `consumers`.
-fn item_at(documents: &Documents, order: u32) -> Option<(&Arc<str>, &Place)> {
-    let index = usize::try_from(order).ok()?;
-    let consumer = documents
-        .consumers
-        .binary_search_by_key(&index, |item| item.index);
-    if let Ok(at) = consumer {
-        let item = documents.consumers.get(at)?;
-        return Some((&item.id, &item.place));
-    }
-    let at = documents
-        .credentials
-        .binary_search_by_key(&index, |item| item.index);
-    let item = documents.credentials.get(at.ok()?)?;
-    Some((&item.id, &item.place))
-}
-
-/// APISIX's text for duplicates (`spec/02` §1).
-fn duplicate(plugin: &str, earlier: &CredentialEntry) -> String {
-    let owner = &earlier.consumer.username;
-    match earlier.credential_id() {
-        None => format!("duplicate key of plugin {plugin} found with consumer: {owner}"),
-        Some(id) => format!(
-            "duplicate key of plugin {plugin} found with credential: {id} of consumer: {owner}"
-        ),
-    }
-}
-
-const DUPLICATE: &str = "duplicate-credential";

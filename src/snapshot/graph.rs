@@ -319,7 +319,7 @@ impl<'a> Reach<'a> {
         let disabled = match holder {
             Holder::Plugin(_, settings) => {
                 // Nearly no plugin has `_meta`: the text is looked at before a tree is made.
-                settings.text().contains("\"_meta\"")
+                settings.with_text(|text| text.contains("\"_meta\""))
                     && settings.json()["_meta"]["disable"] == serde_json::Value::Bool(true)
             }
             _ => false,

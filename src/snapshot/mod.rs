@@ -1,10 +1,12 @@
 //! The compiled configuration: what requests and handshakes read, immutable, replaced whole.
 //! [`compile::compile`] is pure: the same documents and values give the same snapshot.
 
+mod advice;
 mod certificates;
 mod client_pairs;
 pub mod compile;
 mod consumers;
+mod duplicates;
 pub mod graph;
 mod plugins;
 pub mod references;
@@ -133,6 +135,8 @@ pub struct Snapshot {
     pub consumers_built: usize,
     /// The same of upstreams, services, routes, sets of plugins and certificates.
     pub others_built: usize,
+    /// Findings about declarations that hold and cannot work.
+    advice: Arc<[Diagnostic]>,
     /// The documents it was made of.
     of: Identity,
     /// The values it was made of.

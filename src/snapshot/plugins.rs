@@ -1,5 +1,6 @@
 //! Builds the plugins that stand on one object, references replaced by values.
 
+use std::cell::RefCell;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -231,6 +232,13 @@ fn build_credential(
     if Meta::parse(&json).is_ok_and(|meta| meta.disable) {
         return Ok(None);
     }
+    let mut again = None;
+    if has_references {
+        let view = scope.run.view;
+        substitute::visit(&json, &mut |found| {
+            again = again.take().or_else(|| view.again(found));
+        });
+    }
     let values = match substitute::substitute(json, scope.run.view) {
         Ok(values) => values,
         Err(missing) => {
@@ -245,8 +253,15 @@ fn build_credential(
         kept: &env.kept,
         trust: scope.run.callout_trust(),
         clock: &env.clock,
+        again,
+        warnings: &RefCell::default(),
     };
-    match build(values.expose(), &ctx) {
+    let built = build(values.expose(), &ctx);
+    for warning in ctx.warnings.take() {
+        let message = substitute::told(&warning.message, &settings.json(), scope.run.view);
+        scope.warn("weak-credential", &at(field, &warning), &message);
+    }
+    match built {
         Ok(Credential { lookup_key, data }) => Ok(Some(BuiltCredential {
             plugin: def,
             digest: crate::consumer::digest(&scope.run.env.index_key, lookup_key.expose()),
@@ -310,7 +325,8 @@ fn shared(name: &str, settings: &Settings, plugin: Plugin, scope: &Scope<'_>) ->
     } else {
         "own"
     };
-    let settings = crate::consumer::digest(&run.env.index_key, settings.text().as_bytes());
+    let digest = |text: &str| crate::consumer::digest(&run.env.index_key, text.as_bytes());
+    let settings = settings.with_text(digest);
     let stamp = run.plugin_stamp(name);
     let settings = u128::from_ne_bytes(settings);
     let key = format!("plugin/{class}/{name}/{stamp:x}/{settings:x}");
@@ -327,6 +343,7 @@ fn build_hooks(def: &PluginDef, json: &Value, owner: &Owner<'_>, scope: &Scope<'
         owner,
         metadata,
         attr,
+        attr_of: &|name| scope.run.attr(name),
         https_ports: &env.https_ports,
         metrics: &env.metrics,
         kept: &env.kept,

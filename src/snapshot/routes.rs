@@ -390,7 +390,7 @@ fn route(
 
 /// The chain of these very plugins that another route has already, or a new one.
 fn shared_chain(plugins: &[Arc<Plugin>], scope: &Scope<'_>) -> Arc<Chain> {
-    // A chain keeps its plugins, so while it lives their addresses cannot mean others.
+    // A chain keeps its plugins, idle ones too: while it lives their addresses mean no others.
     let addresses = plugins.iter().map(|plugin| Arc::as_ptr(plugin).addr());
     let mut key = String::from("chain");
     for address in addresses {

@@ -2,12 +2,14 @@
 //! here and is wiped when dropped.
 
 use std::hash::{Hash, Hasher};
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde_json::Value;
 use zeroize::Zeroize;
 
 use crate::config::resource::{Pem, Settings};
+use crate::sealed::Opened;
 use crate::secrets::{Reference, Resolved, Unresolved, View};
 
 /// Calls `found` with every reference in `json`, at any depth.
@@ -157,22 +159,39 @@ pub fn substitute(json: Value, view: &View) -> Result<Substituted, Missing> {
 ///
 /// # Errors
 /// It is a reference without a value.
-pub fn text<'a>(text: &'a str, field: &str, view: &'a View) -> Result<&'a [u8], Missing> {
+pub fn text<'a>(text: &'a str, field: &str, view: &View) -> Result<Plain<'a>, Missing> {
     if !Reference::is_reference(text) {
-        return Ok(text.as_bytes());
+        return Ok(Plain::Literal(text));
     }
-    match view.resolve(text) {
-        // A value that is a reference was put there by mistake: nobody follows it, and its text
-        // is no value.
-        Ok(Resolved { value, .. }) if value.expose_str().is_some_and(Reference::is_reference) => {
-            Err(Missing::misfit(
-                field,
-                text,
-                "the value is itself a reference",
-            ))
+    let value = match view.resolve(text) {
+        Ok(resolved) => resolved.open(),
+        Err(why) => return Err(Missing::new(field, text, why)),
+    };
+    // A value that is a reference was put there by mistake: nobody follows it, and its text is no
+    // value.
+    if value.as_str().is_some_and(Reference::is_reference) {
+        let why = "the value is itself a reference";
+        return Err(Missing::misfit(field, text, why));
+    }
+    Ok(Plain::Value(value))
+}
+
+/// What one string stands for.
+pub enum Plain<'a> {
+    /// Itself.
+    Literal(&'a str),
+    /// What its reference is worth; wiped when dropped.
+    Value(Opened),
+}
+
+impl Deref for Plain<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Literal(text) => text.as_bytes(),
+            Self::Value(value) => value,
         }
-        Ok(Resolved { value, .. }) => Ok(value.expose()),
-        Err(why) => Err(Missing::new(field, text, why)),
     }
 }
 
@@ -185,10 +204,10 @@ pub fn pem<'a>(
     text: &'a str,
     kind: Pem,
     field: &str,
-    view: &'a View,
-) -> Result<Result<&'a [u8], String>, Missing> {
+    view: &View,
+) -> Result<Result<Plain<'a>, String>, Missing> {
     let value = self::text(text, field, view)?;
-    Ok(kind.check(value).map(|()| value))
+    Ok(kind.check(&value).map(|()| value))
 }
 
 /// A message about settings whose references were replaced, as it may be told. Builders name what
@@ -197,8 +216,8 @@ pub fn pem<'a>(
 pub fn told(message: &str, settings: &Value, view: &View) -> String {
     let mut repeats = false;
     visit(settings, &mut |reference| {
-        let value = view.resolve(reference).ok();
-        let value = value.and_then(|resolved| resolved.value.expose_str());
+        let value = view.resolve(reference).map(Resolved::open);
+        let value = value.as_ref().ok().and_then(Opened::as_str);
         repeats |= value
             .is_some_and(|value| value.len() >= SHORTEST_SECRET && message.contains(value.trim()));
     });
@@ -215,11 +234,13 @@ fn replace(json: &mut Value, view: &View, path: &mut String, missing: &mut Optio
     let length = path.len();
     match json {
         Value::String(text) if Reference::is_reference(text) => {
-            match self::text(text, path, view).map(std::str::from_utf8) {
-                Ok(Ok(value)) => *text = value.to_owned(),
-                Ok(Err(_)) => {
-                    *missing = Some(Missing::misfit(path, text, "the value is not text"));
-                }
+            match self::text(text, path, view) {
+                Ok(value) => match std::str::from_utf8(&value) {
+                    Ok(value) => *text = value.to_owned(),
+                    Err(_) => {
+                        *missing = Some(Missing::misfit(path, text, "the value is not text"));
+                    }
+                },
                 Err(refused) => *missing = Some(refused),
             }
         }
@@ -277,10 +298,7 @@ mod tests {
 
     fn view(values: &[(&str, Option<&str>)]) -> View {
         let outcome = |value: &Option<&str>| match value {
-            Some(value) => Ok(Resolved {
-                value: Arc::new(Secret::from((*value).to_owned())),
-                version: 1,
-            }),
+            Some(value) => Ok(Resolved::new(&Secret::from((*value).to_owned()), 1)),
             None => Err(Unresolved {
                 reason: "gone".into(),
             }),

@@ -74,10 +74,10 @@ fn first(yaml: &str) -> Snapshot {
 /// A view of these references; a value's version is its length.
 fn view(values: &[(&str, Option<&str>)]) -> View {
     let outcome = |value: Option<&str>| match value {
-        Some(value) => Ok(Resolved {
-            value: Arc::new(Secret::from(value.to_owned())),
-            version: value.len() as u64,
-        }),
+        Some(value) => {
+            let secret = Secret::from(value.to_owned());
+            Ok(Resolved::new(&secret, value.len() as u64))
+        }
         None => Err(Unresolved::because("field not found")),
     };
     let outcomes: HashMap<_, _> = values
@@ -538,8 +538,8 @@ routes:
     let bench = Bench::new();
     let before = bench.compile(yaml, &View::default(), None);
     let expected = [
-        "consumers/alice/credentials/c plugins.key-auth: duplicate key of plugin key-auth found with consumer: alice",
-        "consumers/bob plugins.key-auth: duplicate key of plugin key-auth found with credential: c of consumer: alice",
+        "consumers/alice/credentials/c plugins.key-auth.key: duplicate key of plugin key-auth found with consumer: alice",
+        "consumers/bob plugins.key-auth.key: duplicate key of plugin key-auth found with credential: c of consumer: alice",
         "routes/1 plugins.no-such-plugin: unknown plugin [no-such-plugin]",
     ];
     assert_eq!(errors(&before), expected);

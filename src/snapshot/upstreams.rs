@@ -196,7 +196,7 @@ fn material(
                 UpstreamLink::Refused
             })?;
             let bundle =
-                pem.and_then(|pem| CaBundle::parse(pem).map_err(|error| error.to_string()));
+                pem.and_then(|pem| CaBundle::parse(&pem).map_err(|error| error.to_string()));
             let bundle = bundle.map_err(|error| {
                 scope.error("certificate", &field, &error);
                 UpstreamLink::Refused

@@ -187,7 +187,8 @@ fn own_name(variable: &Variable) -> Option<&str> {
         Variable::Arg(name)
         | Variable::Cookie(name)
         | Variable::PostArg(name)
-        | Variable::PostJson(name) => Some(name),
+        | Variable::PostJson(name)
+        | Variable::Claim(name) => Some(name),
         Variable::UriParam(_) | Variable::Capture(_) | Variable::Known(_) | Variable::Named(_) => {
             None
         }

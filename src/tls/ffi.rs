@@ -1,4 +1,4 @@
-//! The few calls of OpenSSL that rust-openssl does not wrap. The only unsafe code of the crate.
+//! The few calls of OpenSSL that rust-openssl does not wrap.
 #![expect(
     unsafe_code,
     reason = "foreign functions; each call says why it is sound"

@@ -160,6 +160,9 @@ pub struct Limits {
     pub connections: usize,
     /// Requests per client connection. Default 10000; 0 is no limit.
     pub keepalive_requests: u32,
+    /// Request bodies held in memory for plugins, all together, in bytes (503 beyond). Default
+    /// 1 GiB; 0 is no limit.
+    pub held_body_bytes: u64,
 }
 
 impl Default for Limits {
@@ -170,6 +173,7 @@ impl Default for Limits {
             uri_bytes: 8 << 10,
             connections: 65536,
             keepalive_requests: 10_000,
+            held_body_bytes: 1 << 30,
         }
     }
 }
@@ -187,6 +191,7 @@ impl Limits {
                     check.small(&node, 0..=i64::from(u32::MAX)),
                 );
             }
+            "held_body_bytes" => set(&mut self.held_body_bytes, size(check, &node)),
             _ => unknown(check, node.at),
         });
     }

@@ -1,6 +1,7 @@
 //! Consumers and their credentials, which share the list `consumers` (`spec/00` §1.1, §3).
 
-use super::plugins::{PluginMap, plugins};
+use super::jwks;
+use super::plugins::{PluginMap, sealed_plugins};
 use super::shape::{self, Head, Labels, Shared, fields};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry};
@@ -66,7 +67,10 @@ pub(super) fn parse_consumer(
             }
             "id" => id = Some(shape::id(check, node)),
             "group_id" => consumer.group_id = shape::id(check, node).map(Into::into),
-            "plugins" => consumer.plugins = plugins(check, node),
+            "plugins" => {
+                head.manager = jwks::take(check, &mut node);
+                consumer.plugins = sealed_plugins(check, node);
+            }
             _ => return head.take(check, Shared::NoName, key, &mut node),
         }
         true
@@ -106,7 +110,8 @@ pub(super) fn parse_credential(
         "id" => true,
         "plugins" => {
             let at = node.at;
-            credential.plugins = plugins(check, node);
+            head.manager = jwks::take(check, &mut node);
+            credential.plugins = sealed_plugins(check, node);
             if credential.plugins.len() > 1 {
                 check.error(at, "invalid-value", "expected at most one plugin");
             }

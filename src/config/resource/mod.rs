@@ -3,6 +3,7 @@
 
 pub mod consumer;
 mod health;
+mod jwks;
 pub mod plugins;
 pub mod proto;
 pub mod route;
@@ -140,6 +141,8 @@ pub(super) struct ParsedItem {
     pub(super) fingerprint: u64,
     pub(super) refused: bool,
     pub(super) declared: Declared,
+    /// A secret manager that one of its fields is short for.
+    pub(super) manager: Option<Arc<SecretConfig>>,
     pub(super) findings: Box<[Finding]>,
 }
 
@@ -160,6 +163,7 @@ pub(super) fn parse_item(kind: Kind, node: Node, mut check: Check) -> ParsedItem
         fingerprint,
         refused: check.refused(),
         declared,
+        manager: head.manager,
         findings: check.findings.into(),
     }
 }

@@ -4,10 +4,12 @@
 use std::fmt;
 
 use serde_json::Value;
+use zeroize::Zeroizing;
 
-use super::shape::{Head, Labels, Shared, fields};
+use super::shape::{Head, Labels, Shared, fields, is_reference};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node, Tree};
+use crate::sealed::Sealed;
 
 /// `plugins`: plugin name → its settings, in file order. References unresolved.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,51 +43,110 @@ impl PluginMap {
 
 /// A plugin's settings: an object, kept as compact JSON text, since a tree of maps costs several
 /// times as much and most settings are looked at once.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Settings(Box<str>);
+#[derive(Clone)]
+pub struct Settings(Kept);
+
+#[derive(Clone)]
+enum Kept {
+    Plain(Box<str>),
+    /// Boxed, so that the others are no larger for it.
+    Sealed(Box<Closed>),
+}
+
+#[derive(Clone)]
+struct Closed {
+    text: Sealed,
+    /// Whether a string in it begins with `$`, so that it is opened for those who look for
+    /// references.
+    dollars: bool,
+}
 
 impl Settings {
     fn of(object: &Value) -> Self {
-        Self(object.to_string().into_boxed_str())
+        Self(Kept::Plain(object.to_string().into_boxed_str()))
     }
 
-    /// The settings as compact JSON. May hold literal secrets: never print it.
-    #[must_use]
-    pub fn text(&self) -> &str {
-        &self.0
+    /// The settings of something that belongs to a consumer: sealed, unless every text and number
+    /// in it is a reference.
+    fn of_consumer(object: &Value) -> Self {
+        if !holds_literals(object) {
+            return Self::of(object);
+        }
+        let text = Zeroizing::new(object.to_string());
+        Self(Kept::Sealed(Box::new(Closed {
+            text: Sealed::new(text.as_bytes()),
+            dollars: text.contains("\"$"),
+        })))
     }
 
-    /// The settings as a tree.
+    /// Calls `with` with the settings as compact JSON. May hold literal secrets: never print it.
+    pub fn with_text<T>(&self, with: impl FnOnce(&str) -> T) -> T {
+        match &self.0 {
+            Kept::Plain(text) => with(text),
+            Kept::Sealed(closed) => {
+                let opened = closed.text.open();
+                with(opened.as_str().expect("it was sealed as text"))
+            }
+        }
+    }
+
+    /// The settings as a tree. May hold literal secrets.
     #[must_use]
     pub fn json(&self) -> Value {
-        serde_json::from_str(&self.0).expect("it was written from JSON")
+        self.with_text(|text| serde_json::from_str(text).expect("it was written from JSON"))
     }
 
     /// Calls `each` with every string among the values that begins with `$` and may therefore be
     /// a reference. Costs one scan of the text where there is none.
-    pub fn dollar_strings(&self, mut each: impl FnMut(&str)) {
-        for (at, _) in self.0.match_indices("\"$") {
-            // In compact JSON an opening quote follows `{`, `[`, `,` or `:`; inside a string a
-            // quote follows its backslash.
-            if self.0[..at].ends_with('\\') {
-                continue;
-            }
-            let text = &self.0[at + 1..];
-            let Some(end) = text.find(['"', '\\']) else {
-                continue;
-            };
-            match &text[end..] {
-                rest if rest.starts_with("\":") => {}
-                rest if rest.starts_with('"') => each(&text[..end]),
-                _ => {
-                    let mut texts = serde_json::Deserializer::from_str(&self.0[at..]).into_iter();
-                    if let Some(Ok(text)) = texts.next() {
-                        let text: String = text;
-                        each(&text);
-                    }
+    pub fn dollar_strings(&self, each: impl FnMut(&str)) {
+        match &self.0 {
+            Kept::Sealed(closed) if !closed.dollars => {}
+            _ => self.with_text(|text| dollar_strings(text, each)),
+        }
+    }
+}
+
+impl PartialEq for Settings {
+    fn eq(&self, other: &Self) -> bool {
+        self.with_text(|text| other.with_text(|other| text == other))
+    }
+}
+
+impl Eq for Settings {}
+
+fn dollar_strings(json: &str, mut each: impl FnMut(&str)) {
+    for (at, _) in json.match_indices("\"$") {
+        // In compact JSON an opening quote follows `{`, `[`, `,` or `:`; inside a string a quote
+        // follows its backslash.
+        if json[..at].ends_with('\\') {
+            continue;
+        }
+        let text = &json[at + 1..];
+        let Some(end) = text.find(['"', '\\']) else {
+            continue;
+        };
+        match &text[end..] {
+            rest if rest.starts_with("\":") => {}
+            rest if rest.starts_with('"') => each(&text[..end]),
+            _ => {
+                let mut texts = serde_json::Deserializer::from_str(&json[at..]).into_iter();
+                if let Some(Ok(text)) = texts.next() {
+                    let text: String = text;
+                    each(&text);
                 }
             }
         }
+    }
+}
+
+/// Whether any text or number in it is more than a reference.
+fn holds_literals(json: &Value) -> bool {
+    match json {
+        Value::Null | Value::Bool(_) => false,
+        Value::Number(_) => true,
+        Value::String(text) => !is_reference(text),
+        Value::Array(items) => items.iter().any(holds_literals),
+        Value::Object(members) => members.values().any(holds_literals),
     }
 }
 
@@ -111,6 +172,15 @@ pub struct PluginSetConfig {
 
 /// Reads a `plugins` map. A plugin without settings (`key-auth:`) has an empty object.
 pub(super) fn plugins(check: &mut Check, node: Node) -> PluginMap {
+    read(check, node, Settings::of)
+}
+
+/// The same on a consumer or credential, whose literal credentials are kept sealed.
+pub(super) fn sealed_plugins(check: &mut Check, node: Node) -> PluginMap {
+    read(check, node, Settings::of_consumer)
+}
+
+fn read(check: &mut Check, node: Node, keep: fn(&Value) -> Settings) -> PluginMap {
     let entries = check.map(node).unwrap_or_default();
     let mut plugins = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -119,7 +189,7 @@ pub(super) fn plugins(check: &mut Check, node: Node) -> PluginMap {
             _ => check.within(&entry.key, |check| check.object(entry.node)),
         };
         if let Some(settings) = settings {
-            plugins.push((entry.key, Settings::of(&settings)));
+            plugins.push((entry.key, keep(&settings)));
         }
     }
     PluginMap(plugins.into())
@@ -172,12 +242,32 @@ mod tests {
 
     #[test]
     fn a_scan_finds_just_the_strings_that_begin_with_a_dollar() {
-        let settings = Settings::of(&json!({
+        let json = json!({
             "$key": "value", "a": "$one", "b": ["$two", "no $three", "say \"$four\""],
             "c": {"d": "$fi\"ve\\"}, "e": "$"
-        }));
-        let mut found = Vec::new();
-        settings.dollar_strings(|text| found.push(text.to_owned()));
-        assert_eq!(found, ["$one", "$two", "$fi\"ve\\", "$"]);
+        });
+        for settings in [Settings::of(&json), Settings::of_consumer(&json)] {
+            let mut found = Vec::new();
+            settings.dollar_strings(|text| found.push(text.to_owned()));
+            assert_eq!(found, ["$one", "$two", "$fi\"ve\\", "$"]);
+        }
+    }
+
+    #[test]
+    fn what_a_consumer_holds_is_sealed_unless_it_is_a_reference() {
+        for (json, sealed) in [
+            (json!({"key": "literal"}), true),
+            (json!({"key": 12_345_678}), true),
+            (json!({"a": "$env://A", "b": {"c": ["$literal"]}}), true),
+            (json!({"a": "$env://A", "b": {"c": [true, null]}}), false),
+            (json!({}), false),
+        ] {
+            let settings = Settings::of_consumer(&json);
+            let is_sealed = matches!(settings.0, Kept::Sealed(_));
+            assert_eq!(is_sealed, sealed, "{json}");
+            assert_eq!(settings.json(), json);
+            assert!(settings == Settings::of(&json), "whatever they are kept in");
+        }
+        assert_eq!(size_of::<Settings>(), size_of::<Box<str>>());
     }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::SecretConfig;
 use super::upstream::TimeoutConfig;
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node, Tree};
@@ -26,6 +27,8 @@ pub(super) struct Head {
     pub(super) desc: Option<String>,
     /// Labels.
     pub(super) labels: Labels,
+    /// A secret manager that one of the fields is short for.
+    pub(super) manager: Option<Arc<SecretConfig>>,
 }
 
 /// Which of the shared fields a kind has.

@@ -86,7 +86,17 @@ fn way(name: &str, settings: &Value, field: &str, ctx: &BuildCtx<'_>) -> Result<
     if def.kind != PluginKind::Auth || def.name == DEF.name {
         return refused(format!("{name} plugin is not supported"));
     }
-    let hooks = (def.build)(settings, ctx).map_err(|error| {
+    let Some(attr) = (ctx.attr_of)(name) else {
+        return refused(format!(
+            "{name}: a reference in its plugin_attr has no value"
+        ));
+    };
+    let ctx = BuildCtx {
+        metadata: &Value::Null,
+        attr,
+        ..*ctx
+    };
+    let hooks = (def.build)(settings, &ctx).map_err(|error| {
         let at = if error.field.is_empty() {
             format!("{field}.{name}")
         } else {
@@ -126,17 +136,13 @@ impl MultiAuth {
                         return refusal.answer.into();
                     }
                     Err(refusal) => {
-                        log::debug!(
-                            "{} failed to authenticate the request, code: {}",
-                            way.name(),
-                            refusal.answer.status
-                        );
                         challenge = challenge_of(&refusal.answer).or(challenge);
                         failures.push(refusal.reason);
                     }
                 }
             }
             self.failed(req, &failures);
+            self.explain(&failures);
             refused(challenge)
         })
     }
@@ -150,6 +156,17 @@ impl MultiAuth {
         let guess = failures.iter().find(|reason| is_guess(**reason));
         if let (Some(throttle), Some(guess)) = (&self.throttle, guess) {
             throttle.failed(req.client_ip(), *guess);
+        }
+    }
+
+    /// The client is told only that all ways failed.
+    fn explain(&self, failures: &[AuthFailure]) {
+        for (way, reason) in self.ways.iter().zip(failures) {
+            log::warn!(
+                "{} failed to authenticate the request, code: 401. error: {}",
+                way.name(),
+                reason.label()
+            );
         }
     }
 }
@@ -167,4 +184,162 @@ fn challenge_of(answer: &Response) -> Option<HeaderValue> {
     let mut headers = answer.headers.iter();
     let (_, value) = headers.find(|(name, _)| name == header::WWW_AUTHENTICATE)?;
     Some(value.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
+    use crate::plugins::testing::{Exchange, answered, body_text, built, refusal as refused_as};
+    use crate::secrets::Secret;
+
+    /// alice by `alice-key`, and `guest`.
+    fn with_consumers(mut exchange: Exchange) -> Exchange {
+        let consumer = |name: &str| {
+            Arc::new(Consumer {
+                username: name.into(),
+                plugins: None,
+                group: GroupLink::Alone,
+                labels: None,
+            })
+        };
+        let mut index = CredentialIndex::new([1; 16]);
+        let entry = CredentialEntry::new(consumer("alice"), 0, None, None);
+        index.insert(&Secret::from("alice-key".to_owned()), entry);
+        let mut consumers = Consumers::of([consumer("guest")].into_iter());
+        consumers.by_plugin.insert("key-auth", index);
+        exchange.state.consumers = Arc::new(consumers);
+        exchange
+    }
+
+    fn who(exchange: &Exchange) -> Option<&str> {
+        let attached = exchange.state.consumer.as_ref()?;
+        Some(&attached.consumer.username)
+    }
+
+    #[test]
+    fn any_way_lets_in_and_the_first_is_taken() {
+        let hooks = built(
+            &DEF,
+            &json!({"auth_plugins": [
+                {"key-auth": {"header": "x-a", "hide_credentials": true}},
+                {"hmac-auth": {}},
+                {"key-auth": {"header": "x-b", "hide_credentials": true}},
+            ]}),
+        );
+        for (given, left) in [
+            (&["x-a"][..], &[][..]),
+            (&["x-b"], &[]),
+            (&["x-a", "x-b"], &["x-b"]),
+        ] {
+            let mut exchange = with_consumers(Exchange::get("/"));
+            for name in given {
+                exchange = exchange.header(name, "alice-key");
+            }
+            assert!(exchange.rewrite(&hooks).is_none(), "{given:?}");
+            assert_eq!(who(&exchange), Some("alice"));
+            let there = |name: &&&str| !exchange.values(name).is_empty();
+            let found: Vec<_> = ["x-a", "x-b"].iter().filter(there).copied().collect();
+            assert_eq!(found, left, "only what let in is hidden");
+        }
+        // A way that failed leaves its credential.
+        let exchange = Exchange::get("/").header("x-a", "wrong");
+        let mut exchange = with_consumers(exchange.header("x-b", "alice-key"));
+        assert!(exchange.rewrite(&hooks).is_none());
+        assert_eq!(exchange.values("x-a"), ["wrong"]);
+    }
+
+    #[test]
+    fn where_all_fail_the_last_challenge_stands() {
+        let ways = [
+            json!({"hmac-auth": {}}),
+            json!({"key-auth": {"realm": "last"}}),
+        ];
+        for (order, challenge) in [
+            ([0, 1], "apikey realm=\"last\""),
+            ([1, 0], "hmac realm=\"hmac\""),
+        ] {
+            let plugins = order.map(|way| ways[way].clone());
+            let hooks = built(&DEF, &json!({ "auth_plugins": plugins }));
+            let mut exchange = with_consumers(Exchange::get("/"));
+            let answer = exchange.rewrite(&hooks).expect("request is refused");
+            assert_eq!(answer.status, 401);
+            assert_eq!(
+                body_text(&answer),
+                "{\"message\":\"Authorization Failed\"}\n"
+            );
+            assert_eq!(answered(&answer, "www-authenticate"), Some(challenge));
+            assert_eq!(who(&exchange), None);
+        }
+    }
+
+    #[test]
+    fn an_anonymous_consumer_of_a_way_ends_the_list() {
+        let hooks = built(
+            &DEF,
+            &json!({"auth_plugins": [
+                {"hmac-auth": {"anonymous_consumer": "guest"}},
+                {"key-auth": {}},
+            ]}),
+        );
+        let mut exchange = with_consumers(Exchange::get("/")).header("apikey", "alice-key");
+        assert!(exchange.rewrite(&hooks).is_none());
+        assert_eq!(who(&exchange), Some("guest"));
+    }
+
+    #[test]
+    fn the_body_is_read_and_credentials_are_masked_as_the_ways_ask() {
+        let of = |second: Value| {
+            built(
+                &DEF,
+                &json!({"auth_plugins": [{"key-auth": {"header": "x-a", "query": "q"}}, second]}),
+            )
+        };
+        let hooks = of(json!({"hmac-auth": {"validate_request_body": true}}));
+        assert!(hooks.reads_body);
+        assert_eq!(
+            hooks.redacted(),
+            ["x-a", "q", "authorization"].map(Box::<str>::from)
+        );
+        assert!(!of(json!({"hmac-auth": {}})).reads_body);
+    }
+
+    #[test]
+    fn wrong_configuration_is_told_in_apisixs_words() {
+        let two = "auth_plugins: must hold at least two plugins";
+        for (ways, expected) in [
+            (json!([]), two),
+            (json!([{"key-auth": {}}]), two),
+            (
+                json!([{"key-auth": {}, "hmac-auth": {}}, {"key-auth": {}}]),
+                "auth_plugins[0]: must be an object of one plugin and its settings",
+            ),
+            (
+                json!([{"key-auth": {}}, {}]),
+                "auth_plugins[1]: must be an object of one plugin and its settings",
+            ),
+            (
+                json!([{"key-auth": {}}, {"no-auth": {}}]),
+                "auth_plugins[1]: no-auth plugin did not found",
+            ),
+            (
+                json!([{"cors": {}}, {"key-auth": {}}]),
+                "auth_plugins[0]: cors plugin is not supported",
+            ),
+            (
+                json!([{"key-auth": {}}, {"multi-auth": {}}]),
+                "auth_plugins[1]: multi-auth plugin is not supported",
+            ),
+            (
+                json!([{"key-auth": {}}, {"hmac-auth": {"clock_skew": 0}}]),
+                "auth_plugins[1].hmac-auth.clock_skew: plugin hmac-auth check schema failed: \
+                 must be at least 1",
+            ),
+        ] {
+            assert_eq!(refused_as(&DEF, &json!({ "auth_plugins": ways })), expected);
+        }
+        assert!(refused_as(&DEF, &json!({})).contains("auth_plugins"));
+    }
 }

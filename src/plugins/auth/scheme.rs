@@ -56,7 +56,7 @@ impl<'a> From<Verdict<'a>> for Trial<'a> {
 }
 
 /// The consumer (`None` where the client is known but is none of ours), or why not.
-pub(in crate::plugins) type Verdict<'a> = Result<Option<Attached>, Failure<'a>>;
+pub(in crate::plugins) type Verdict<'a, T = Option<Attached>> = Result<T, Failure<'a>>;
 
 /// Why a request did not authenticate.
 pub(in crate::plugins) struct Failure<'a> {
@@ -142,20 +142,17 @@ impl<S: Scheme> Auth<S> {
     ) -> Result<Admission, Failure<'a>> {
         let failure = match verdict {
             Ok(attached) => {
-                if let Some(attached) = attached {
-                    req.attach_consumer(attached);
+                match attached {
+                    Some(attached) => req.attach_consumer(attached),
+                    // An earlier plugin's consumer stays.
+                    None if req.state.consumer.is_some() => {}
+                    None => req.remove_identity(),
                 }
                 return Ok(Admission::Known);
             }
             Err(failure) => failure,
         };
         let Some(anonymous) = &self.anonymous else {
-            log::debug!(
-                "{} failed to authenticate the request, code: {}. error: {}",
-                self.plugin,
-                failure.answer.status,
-                failure.reason.label()
-            );
             return Err(failure);
         };
         let Some(consumer) = req.state.consumers.named(anonymous).cloned() else {
@@ -182,6 +179,12 @@ impl<S: Scheme> Auth<S> {
                 Flow::Continue
             }
             Err(failure) => {
+                log::debug!(
+                    "{} failed to authenticate the request, code: {}. error: {}",
+                    self.plugin,
+                    failure.answer.status,
+                    failure.reason.label()
+                );
                 self.failed(req, failure.reason);
                 failure.answer.into_owned().into()
             }

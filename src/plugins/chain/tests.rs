@@ -416,3 +416,25 @@ async fn a_plugin_that_cannot_run_refuses_by_name() {
         "where it would not run, it refuses nothing"
     );
 }
+
+#[test]
+fn a_chain_keeps_every_plugin_it_was_made_of() {
+    let bench = Bench::default();
+    let plugins = [
+        bench.plugin("runs", 0, &json!({})),
+        bench.plugin("disabled", 1, &json!({"disable": true})),
+        Arc::new(Plugin::new(
+            2,
+            def(PluginKind::Ordinary, 2),
+            Meta::default(),
+            Hooks::default(),
+        )),
+    ];
+    let chain = Chain::build(&plugins);
+    let weak = plugins.each_ref().map(Arc::downgrade);
+    drop(plugins);
+    let kept = weak.iter().all(|plugin| plugin.strong_count() > 0);
+    assert!(kept, "an address must not come to mean another plugin");
+    drop(chain);
+    assert!(weak.iter().all(|plugin| plugin.strong_count() == 0));
+}

@@ -123,6 +123,7 @@ mod tests {
             owner: &crate::plugins::def::Owner::new("routes/1"),
             metadata,
             attr: &Value::Null,
+            attr_of: &|_| Some(&Value::Null),
             https_ports: &[],
             metrics: &metrics,
             kept: &Kept::new(),

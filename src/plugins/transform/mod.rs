@@ -1,5 +1,6 @@
 //! Group `transform`: holds only what its plugins share.
 
+pub(super) mod attach_consumer_label;
 mod decode;
 mod filter;
 mod header_edits;

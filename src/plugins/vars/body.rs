@@ -30,17 +30,20 @@ pub(super) fn json_member<'a>(
         return None;
     }
     let document: Value = serde_json::from_slice(body).ok()?;
-    let member = path
-        .split('.')
-        .try_fold(&document, |value, step| match value {
-            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
-            value => value.get(step),
-        });
-    Some(Cow::Owned(match member? {
+    Some(Cow::Owned(match member(&document, path)? {
         Value::Null => return None,
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }))
+}
+
+/// A member by dotted path; a number picks from an array.
+pub(in crate::plugins) fn member<'v>(document: &'v Value, path: &str) -> Option<&'v Value> {
+    path.split('.')
+        .try_fold(document, |value, step| match value {
+            Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+            value => value.get(step),
+        })
 }
 
 fn has_type(head: &RequestHeader, wanted: &str) -> bool {

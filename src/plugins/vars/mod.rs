@@ -3,12 +3,15 @@
 mod body;
 mod text;
 
+pub(super) use body::member;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 
+use super::claims::TokenPayload;
 use super::ctx::{Attempt, RequestCtx, RequestState};
 use crate::consumer::GroupLink;
 use crate::expr::{Name, VarSource, Variable};
@@ -77,6 +80,13 @@ impl<'a> Vars<'a> {
             Variable::ResponseHeader(name) => header_var(state.response_headers.as_deref()?, name),
             Variable::PostArg(name) => body::form_field(head, state.body.as_deref()?, name),
             Variable::PostJson(path) => body::json_member(head, state.body.as_deref()?, path),
+            Variable::Claim(path) => {
+                let payload = state.extension_ref::<TokenPayload>()?;
+                match &**path {
+                    "" => payload.text(),
+                    path => payload.claim(path),
+                }
+            }
             Variable::Known(name) => self.known(*name),
             Variable::Capture(_) | Variable::Named(_) => None,
         }

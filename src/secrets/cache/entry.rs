@@ -91,7 +91,7 @@ impl Entry {
                             document.take(&selector.field)
                         };
                         match value_of(field, selector.decode) {
-                            Ok(value) => slot.found(value, started, versions),
+                            Ok(value) => slot.found(&value, started, versions),
                             Err(reason) => slot.denied(&reason.into(), now, &schedule),
                         }
                     }

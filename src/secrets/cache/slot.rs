@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
+use crate::sealed::Sealed;
 use crate::secrets::manager::FieldValue;
 use crate::secrets::reference::Decode;
 use crate::secrets::refresh::Schedule;
@@ -33,7 +34,7 @@ pub(super) struct Slot {
 
 #[derive(Debug)]
 struct Held {
-    value: Arc<Secret>,
+    value: Arc<Sealed>,
     version: u64,
     /// Start of the last read that found it.
     seen: Instant,
@@ -55,10 +56,10 @@ enum Shown {
 
 impl Slot {
     /// The manager has it. Equal bytes keep their version.
-    pub(super) fn found(&mut self, value: Secret, seen: Instant, versions: &mut u64) {
+    pub(super) fn found(&mut self, value: &Secret, seen: Instant, versions: &mut u64) {
         self.absent = None;
         if let Some(held) = &mut self.held
-            && held.value.expose() == value.expose()
+            && held.value.is(value.expose())
         {
             held.seen = seen;
             held.doubted = false;
@@ -66,7 +67,7 @@ impl Slot {
         }
         *versions += 1;
         self.held = Some(Held {
-            value: Arc::new(value),
+            value: value.seal(),
             version: *versions,
             seen,
             doubted: false,

@@ -120,7 +120,7 @@ pub(super) fn failed() -> Answer {
 
 pub(super) fn plain(news: News) -> Plain {
     let text = |resolved: crate::secrets::view::Resolved| {
-        resolved.value.expose_str().expect("UTF-8").to_owned()
+        resolved.open().as_str().expect("UTF-8").to_owned()
     };
     let mut news: Vec<_> = news
         .into_iter()

@@ -5,26 +5,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::document::{FieldMap, FieldValue};
+use crate::sealed::Sealed;
 use crate::secrets::value::Secret;
 
 /// A snapshot of the environment.
-pub struct Env(HashMap<Box<str>, Arc<Secret>>);
+pub struct Env(HashMap<Box<str>, Arc<Sealed>>);
 
 impl Env {
     /// The process's variables, with `extra` before them. Names that are not UTF-8 cannot be
     /// referred to.
     #[must_use]
-    pub fn of_process(extra: &[(String, Secret)]) -> Self {
+    pub fn of_process(extra: &[(String, Arc<Sealed>)]) -> Self {
         use std::os::unix::ffi::OsStringExt as _;
 
-        let mut variables: HashMap<Box<str>, Arc<Secret>> = std::env::vars_os()
+        let mut variables: HashMap<Box<str>, Arc<Sealed>> = std::env::vars_os()
             .filter_map(|(name, value)| {
                 let name = name.into_string().ok()?;
-                Some((name.into(), Arc::new(Secret::new(value.into_vec()))))
+                let value = Secret::new(value.into_vec());
+                Some((name.into(), value.seal()))
             })
             .collect();
         for (name, value) in extra {
-            variables.insert(name.as_str().into(), Arc::new(value.clone()));
+            variables.insert(name.as_str().into(), Arc::clone(value));
         }
         Self(variables)
     }
@@ -33,15 +35,15 @@ impl Env {
     ///
     /// # Errors
     /// Why there is none. Differs from APISIX: no message repeats the value.
-    pub fn resolve(&self, name: &str, json_key: Option<&str>) -> Result<Arc<Secret>, &'static str> {
+    pub fn resolve(&self, name: &str, json_key: Option<&str>) -> Result<Arc<Sealed>, &'static str> {
         let value = self.0.get(name).ok_or("environment variable is not set")?;
         let value = match json_key {
             None => Arc::clone(value),
             Some(key) => {
-                let mut object: FieldMap = serde_json::from_slice(value.expose())
+                let mut object: FieldMap = serde_json::from_slice(&value.open())
                     .map_err(|_| "decode failed: environment variable is not a JSON object")?;
                 match object.remove(key) {
-                    Some(FieldValue::Text(secret)) => Arc::new(secret),
+                    Some(FieldValue::Text(secret)) => secret.seal(),
                     Some(FieldValue::Other(what)) => return Err(what),
                     None => return Err("field not found"),
                 }
@@ -61,7 +63,10 @@ mod tests {
     const NO_OBJECT: &str = "decode failed: environment variable is not a JSON object";
 
     fn env() -> Env {
-        let pair = |name: &str, value: &str| (name.to_owned(), Secret::from(value.to_owned()));
+        let pair = |name: &str, value: &str| {
+            let value = Sealed::new(value.as_bytes());
+            (name.to_owned(), Arc::new(value))
+        };
         Env::of_process(&[
             pair("TOKEN", "t"),
             pair("TOKEN_FILE", "f"),
@@ -110,9 +115,8 @@ mod tests {
             ("TOKEN", Some("a"), Err(NO_OBJECT)),
         ] {
             let value = env.resolve(name, key);
-            let value = value
-                .as_ref()
-                .map(|value| value.expose_str().expect("UTF-8"));
+            let value = value.map(|value| value.open());
+            let value = value.as_ref().map(|value| value.as_str().expect("UTF-8"));
             assert_eq!(value.map_err(|error| *error), expected, "{name} {key:?}");
         }
     }

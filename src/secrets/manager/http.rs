@@ -1,6 +1,6 @@
 //! The HTTP client managers share: trust and identity from memory, a time limit, bounded answers.
 //! It never follows a redirect, never uses a proxy from the environment, and never puts a URL or
-//! an answer into an error. (Not wiped: the transport's own read buffers.)
+//! an answer into an error. An answer is wiped where the transport put it, too.
 
 use std::path::Path;
 use std::sync::Arc;

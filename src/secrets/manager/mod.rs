@@ -48,6 +48,11 @@ pub type Build = fn(&Fields, &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildErr
 /// Every kind there is.
 pub const MANAGERS: &[&ManagerDef] = &[&aws::DEF, &file::DEF, &gcp::DEF, &url::DEF, &vault::DEF];
 
+/// Whether each manager of this kind keeps a single document.
+pub(super) fn has_one_document(kind: &str) -> bool {
+    kind == url::DEF.name
+}
+
 /// Something that keeps secrets.
 #[async_trait]
 pub trait Manager: Send + Sync {

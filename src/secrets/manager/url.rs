@@ -9,6 +9,7 @@ use ::http::header::{HeaderName, HeaderValue};
 use async_trait::async_trait;
 use reqwest::{Method, StatusCode, Url};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::document::{Document, FieldMap, FieldValue};
 use super::http::{self, HttpClient, TlsConfig, wiped_words};
@@ -38,6 +39,10 @@ struct UrlConfig {
     /// Sent along with each read.
     #[serde(default)]
     headers: FieldMap,
+    /// What the document is. With `json`, an answer that is none, such as a page that says sorry, is a
+    /// fault of the server and no value. Default: any bytes.
+    #[serde(default)]
+    format: Format,
     /// Default false: `http://` is for this machine only.
     #[serde(default)]
     plain_http: bool,
@@ -46,6 +51,15 @@ struct UrlConfig {
     /// Seconds for one read. Default 5.
     #[serde(default, deserialize_with = "seconds")]
     timeout: Option<Duration>,
+}
+
+/// See [`UrlConfig::format`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Format {
+    #[default]
+    Any,
+    Json,
 }
 
 fn build(config: UrlConfig, ctx: &BuildCtx<'_>) -> Result<Box<dyn Manager>, BuildError> {
@@ -64,6 +78,7 @@ fn build(config: UrlConfig, ctx: &BuildCtx<'_>) -> Result<Box<dyn Manager>, Buil
         http: HttpClient::build(&server, &config.tls, timeout, ctx)?,
         target,
         headers: headers(config.headers)?,
+        format: config.format,
         timeout,
     }))
 }
@@ -117,6 +132,7 @@ struct HttpDocument {
     /// Path and query, encoded.
     target: String,
     headers: Vec<(HeaderName, HeaderValue)>,
+    format: Format,
     timeout: Duration,
 }
 
@@ -147,12 +163,24 @@ impl Manager for HttpDocument {
         if status != StatusCode::OK {
             return Err(refusal(status));
         }
+        self.format.check(&body)?;
         let body = FieldValue::Text(Secret::new(body.to_vec()));
         Ok(Document::new(FieldMap::from([(BODY.into(), body)]), None))
     }
 
     fn time_limit(&self) -> Duration {
         self.timeout
+    }
+}
+
+impl Format {
+    fn check(self, body: &[u8]) -> Result<(), FetchError> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Json => serde_json::from_slice(body)
+                .map(|IgnoredAny| ())
+                .map_err(|_| FetchError::Garbage("not JSON")),
+        }
     }
 }
 
@@ -231,6 +259,30 @@ mod tests {
             let error = one(name, value).expect_err("header must be refused");
             assert_eq!(error.field, format!("headers.{name}"));
         }
+    }
+
+    #[test]
+    fn a_page_that_is_no_json_is_no_value_where_json_is_expected() {
+        for (body, is_json) in [
+            (r#"{"keys":[]}"#, true),
+            ("[1]\n", true),
+            ("", false),
+            ("<html>sorry</html>", false),
+            (r#"{"keys":["#, false),
+            ("{} {}", false),
+        ] {
+            assert_eq!(
+                Format::Json.check(body.as_bytes()).is_ok(),
+                is_json,
+                "{body}"
+            );
+            assert_eq!(Format::Any.check(body.as_bytes()), Ok(()));
+        }
+        assert!(
+            !Format::Json
+                .check(b"x")
+                .is_err_and(|error| error.is_authoritative())
+        );
     }
 
     #[test]

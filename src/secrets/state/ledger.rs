@@ -192,14 +192,10 @@ mod tests {
     use crate::secrets::view::{Resolved, Unresolved};
 
     fn told(n: usize, outcome: Result<u64, &str>) -> Told {
-        let value = || Arc::new(Secret::from("v".to_owned()));
         Told {
             reference: format!("$secret://vault/main/d/{n}").into(),
             outcome: match outcome {
-                Ok(version) => Ok(Resolved {
-                    value: value(),
-                    version,
-                }),
+                Ok(version) => Ok(Resolved::new(&Secret::from("v".to_owned()), version)),
                 Err(why) => Err(Unresolved::because(why)),
             },
             manager: "vault/main".into(),

@@ -421,6 +421,11 @@ impl State {
         self.cache.touch(at, Some(manager));
     }
 
+    /// Managers whose users ask for them to be read now.
+    pub(super) fn wishes(&self, now: Instant) -> Vec<Arc<str>> {
+        self.view.wishes().take(now)
+    }
+
     pub(super) fn touch_all(&mut self, at: Instant) {
         self.cache.touch(at, None);
     }

@@ -106,8 +106,8 @@ fn a_reference_names_its_manager_or_none() {
 #[test]
 fn other_reasons_of_missing_values_are_told_from_all_that_changes_who_is_served() {
     let value = |version| {
-        let value = std::sync::Arc::new(crate::secrets::Secret::from("v".to_owned()));
-        Ok(crate::secrets::Resolved { value, version })
+        let value = crate::secrets::Secret::from("v".to_owned());
+        Ok(crate::secrets::Resolved::new(&value, version))
     };
     let none = |why: &str| Err(Unresolved::because(why));
     let view = |a, b| View::new([("$env://A".into(), a), ("$env://B".into(), b)].into());

@@ -33,10 +33,7 @@ fn keys(consumers: usize, rotated: impl Fn(usize) -> bool) -> View {
         } else {
             (format!("key-{n}"), n)
         };
-        let resolved = Resolved {
-            value: Arc::new(Secret::from(text)),
-            version: version as u64,
-        };
+        let resolved = Resolved::new(&Secret::from(text), version as u64);
         (reference(n).into(), Ok(resolved))
     });
     View::new(outcomes.collect())
@@ -152,10 +149,10 @@ fn any_walk_through_values_ends_where_a_compilation_from_nothing_does() {
         }
         let outcomes = NAMES.iter().zip(&values).map(|(name, value)| {
             let outcome = match value {
-                Some(text) => Ok(Resolved {
-                    value: Arc::new(Secret::from(text.clone())),
-                    version: text.bytes().fold(0, |sum, b| sum * 256 + u64::from(b)),
-                }),
+                Some(text) => {
+                    let version = text.bytes().fold(0, |sum, b| sum * 256 + u64::from(b));
+                    Ok(Resolved::new(&Secret::from(text.clone()), version))
+                }
                 None => Err(Unresolved::because("gone")),
             };
             (format!("$env://{name}").into(), outcome)

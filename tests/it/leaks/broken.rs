@@ -40,6 +40,22 @@ pub fn broken(good: &str) -> Vec<String> {
         format!("response-rewrite: {{ headers: {{ set: {{ 'X': \"a\\n{secret}\" }} }} }}"),
         format!("redirect: {{ ret_code: {secret}, uri: /x }}"),
         format!("redirect: {{ regex_uri: ['({secret}', x] }}"),
+        format!("acl: {{ allow_labels: {{ a: {secret} }} }}"),
+        format!("acl: {{ deny_labels: {{ a: [b] }}, external_user_label_field: '$..([{secret}' }}"),
+        format!(
+            "acl: {{ deny_labels: {{ a: [b] }}, external_user_label_field_parser: segmented_text, \
+             external_user_label_field_separator: '({secret}' }}"
+        ),
+        format!("attach-consumer-label: {{ headers: {{ X: {secret} }} }}"),
+        format!("consumer-restriction: {{ type: {secret}, whitelist: [a] }}"),
+        format!("consumer-restriction: {{ whitelist: {secret} }}"),
+        format!("consumer-restriction: {{ blacklist: [{secret}] }}"),
+        format!(
+            "consumer-restriction: {{ allowed_by_methods: [{{ user: {secret}, methods: [{secret}] }}] }}"
+        ),
+        format!("csrf: {{ key: [{secret}] }}"),
+        format!("csrf: {{ key: k, name: '{secret} x' }}"),
+        format!("csrf: {{ key: {secret}, expires: {secret} }}"),
         format!("cors: {{ max_age: {secret} }}"),
         format!("cors: {{ allow_origins_by_regex: ['({secret}'] }}"),
         format!("mocking: {{ response_status: {secret} }}"),

@@ -54,7 +54,7 @@ routes:
       proxy-rewrite: {{ headers: {{ set: {{ X-Up: $secret://vault/main/plugin/header }} }} }}
       prometheus: {{}}
     upstream_id: up
-  - {{ id: custom, host: custom.test, uri: /*, plugins: {{ key-auth: {{ header: X-Key, query: k }} }}, upstream_id: up }}
+  - {{ id: custom, host: custom.test, uri: /*, plugins: {{ key-auth: {{ header: X-Key, query: k }}, csrf: {{ key: csrf-{MARK} }} }}, upstream_id: up }}
   - {{ id: dead, host: dead.test, uri: /*, plugins: {{ key-auth: {{}} }}, upstream_id: dead }}
   - id: literal-field
     host: field.test

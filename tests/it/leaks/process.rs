@@ -171,10 +171,7 @@ fn panics_and_debug_output_hold_no_value() {
     use claviger::secrets::manager::FieldValue;
     use claviger::secrets::{ManagerSpec, Resolved, Secret, SecretsSettings, View};
     let secret = || Secret::from(marked("value"));
-    let resolved = Resolved {
-        value: std::sync::Arc::new(secret()),
-        version: 1,
-    };
+    let resolved = Resolved::new(&secret(), 1);
     let outcome = Ok(resolved.clone());
     let view = View::new([("$env://A".into(), outcome)].into());
     let spec = ManagerSpec {
@@ -183,7 +180,7 @@ fn panics_and_debug_output_hold_no_value() {
         fields: json!({"token": marked("token")}),
     };
     let settings = SecretsSettings {
-        env: vec![("A".to_owned(), secret())],
+        env: vec![("A".to_owned(), secret().seal())],
         ..SecretsSettings::default()
     };
     let issued = certs::server(&Authority::new().unwrap(), &["a.test"]);

@@ -299,8 +299,11 @@ async fn signatures_are_those_of_aws_and_keys_may_come_from_the_environment() {
     moto.enforce(true).await;
     let room = Room::with(SecretsSettings {
         env: vec![
-            ("TEST_ID".to_owned(), Secret::from(id)),
-            ("TEST_KEY".to_owned(), Secret::from(format!(" {secret}\n"))),
+            ("TEST_ID".to_owned(), Secret::from(id).seal()),
+            (
+                "TEST_KEY".to_owned(),
+                Secret::from(format!(" {secret}\n")).seal(),
+            ),
         ],
         ..SecretsSettings::default()
     });

@@ -186,7 +186,7 @@ impl Room {
             neg_ttl,
             env: vec![(
                 "TEST_TOKEN".to_owned(),
-                Secret::from(" from-env\n".to_owned()),
+                Secret::from(" from-env\n".to_owned()).seal(),
             )],
             ..SecretsSettings::default()
         })
@@ -294,7 +294,7 @@ impl Room {
 /// Value or reason, as text.
 pub fn text(view: &View, reference: &str) -> Result<String, String> {
     match view.resolve(reference) {
-        Ok(resolved) => Ok(resolved.value.expose_str().unwrap().to_owned()),
+        Ok(resolved) => Ok(resolved.open().as_str().unwrap().to_owned()),
         Err(unresolved) => Err(unresolved.to_string()),
     }
 }
@@ -376,7 +376,7 @@ async fn finds_what_is_there(backend: &impl Backend, room: &Room) {
         assert!(as_expected, "{reference}: {:?}", found.err());
     }
     let found = view.resolve(&binary).expect("bytes must be found");
-    assert_eq!(found.value.expose(), bytes);
+    assert_eq!(*found.open(), bytes);
 }
 
 async fn follows_what_changes(backend: &impl Backend, room: &Room) {

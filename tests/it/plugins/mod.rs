@@ -1,17 +1,29 @@
 //! Every plugin, and the engine that runs them, against the real program.
 
+mod acl;
+mod attach_consumer_label;
+mod auth_throttle;
+mod basic_auth;
+mod bodies;
+mod consumer_restriction;
 mod cors;
+mod csrf;
 mod engine;
+mod hmac_auth;
 mod ip_restriction;
+mod jwe_decrypt;
+mod jwt_auth;
 mod key_auth;
 mod ldap_auth;
 mod ldap_auth_advanced;
 mod mocking;
+mod multi_auth;
 mod prometheus;
 mod proxy_rewrite;
 mod redirect;
 mod request_id;
 mod response_rewrite;
+mod signing;
 mod wolf_rbac;
 
 use crate::harness::client::Reply;
@@ -71,6 +83,51 @@ fn send_on(
 
 fn get(gateway: &Gateway, path: &str, headers: &[(&str, &str)]) -> Reply {
     send(gateway, "GET", path, headers)
+}
+
+/// What curl got: status, head and body.
+struct Curled {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+/// curl with these arguments; `path` is behind the gateway's address.
+fn curl<A: AsRef<std::ffi::OsStr>>(gateway: &Gateway, path: &str, args: &[A]) -> Curled {
+    let mut command = std::process::Command::new("curl");
+    command.args([
+        "-sS",
+        "-i",
+        "--globoff",
+        "--max-time",
+        "20",
+        "--noproxy",
+        "*",
+    ]);
+    command
+        .args(args)
+        .arg(format!("http://{}{path}", gateway.http()));
+    let output = command.output();
+    let output = output.expect("curl is installed (scripts/setup.sh)");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said} {output:?}");
+    let (head, body) = said.split_once("\r\n\r\n").expect("an answer has a head");
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|status| status.parse().ok());
+    Curled {
+        status: status.expect("an answer has a status"),
+        head: head.to_ascii_lowercase(),
+        body: body.to_owned(),
+    }
+}
+
+/// The value of a counter on the Prometheus page; 0 while there is none.
+fn counted(gateway: &Gateway, series: &str) -> u64 {
+    let page = gateway.metrics_page();
+    let line = page.lines().find_map(|line| line.strip_prefix(series));
+    line.map_or(0, |value| value.trim().parse().unwrap())
 }
 
 fn status_and_body(reply: &Reply) -> (u16, String) {

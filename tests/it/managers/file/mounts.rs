@@ -168,7 +168,7 @@ async fn a_value_is_a_file_of_any_bytes_any_name_and_up_to_a_mebibyte() {
         .await;
     let value = |rest: &str| {
         let resolved = view.resolve(&at(rest));
-        resolved.map(|resolved| resolved.value.expose().to_vec())
+        resolved.map(|resolved| resolved.open().to_vec())
     };
     assert_eq!(value("binary").unwrap(), binary);
     assert!(value("large").unwrap() == large.as_bytes());

@@ -291,13 +291,16 @@ async fn a_private_key_may_come_from_the_environment() {
     let pem = cloud.key["private_key"].as_str().unwrap();
     let room = Room::with(SecretsSettings {
         env: vec![
-            ("TEST_PEM".to_owned(), Secret::from(pem.to_owned())),
+            ("TEST_PEM".to_owned(), Secret::from(pem.to_owned()).seal()),
             // As an environment file has to hold it.
             (
                 "TEST_LINE".to_owned(),
-                Secret::from(pem.replace('\n', "\\n")),
+                Secret::from(pem.replace('\n', "\\n")).seal(),
             ),
-            ("TEST_JSON".to_owned(), Secret::from(cloud.key.to_string())),
+            (
+                "TEST_JSON".to_owned(),
+                Secret::from(cloud.key.to_string()).seal(),
+            ),
         ],
         ..SecretsSettings::default()
     });

@@ -1,0 +1,349 @@
+//! `jwt-auth`: names the consumer whose key signed the token the request carries (`spec/02` §4).
+//! A token is held to one key, which is bound to one algorithm; the token chooses neither.
+
+mod credential;
+mod jwks;
+mod keys;
+mod remembered;
+mod token;
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{HeaderName, HeaderValue};
+use serde::Deserialize;
+
+use self::credential::Verification;
+use self::remembered::{Remembered, Seen};
+use self::token::{Ask, Asked, Header, Payload, User};
+use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
+use super::{bearer, hide};
+use crate::consumer::{CredentialEntry, Digest};
+use crate::http::{cookie, query};
+use crate::jwt::{Compact, decode_base64url};
+use crate::plugins::claims::TokenPayload;
+use crate::plugins::ctx::{Attached, RequestCtx};
+use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
+use crate::plugins::phase::Hooks;
+use crate::plugins::respond::Response;
+use crate::secrets::Reference;
+use crate::telemetry::metrics::AuthFailure;
+
+pub(in crate::plugins) const DEF: PluginDef = PluginDef {
+    name: NAME,
+    priority: 2510,
+    kind: PluginKind::Auth,
+    build: |json, ctx| build(def::parse(json)?, ctx),
+    credential: Some(|json, ctx| credential::build(def::parse(json)?, json, ctx)),
+};
+
+const NAME: &str = "jwt-auth";
+
+/// Route side.
+#[derive(Deserialize)]
+#[serde(default)]
+struct JwtAuthConfig {
+    /// Where the token is looked for first.
+    header: String,
+    /// Query argument it is looked for in where the header is absent.
+    query: String,
+    /// Cookie it is looked for in where the argument is absent too.
+    cookie: String,
+    /// Take the token out of the request before it goes upstream.
+    hide_credentials: bool,
+    /// Claim that names the consumer.
+    key_claim_name: String,
+    /// Keep the payload for variables (`$jwt_auth_payload`).
+    store_in_ctx: bool,
+    /// Times that must be there; without it those that are there count.
+    claims_to_verify: Vec<String>,
+    /// Realm of the challenge.
+    realm: String,
+    /// Consumer of requests that fail to authenticate.
+    anonymous_consumer: Option<String>,
+}
+
+impl Default for JwtAuthConfig {
+    fn default() -> Self {
+        Self {
+            header: "authorization".to_owned(),
+            query: "jwt".to_owned(),
+            cookie: "jwt".to_owned(),
+            hide_credentials: false,
+            key_claim_name: "key".to_owned(),
+            store_in_ctx: false,
+            claims_to_verify: Vec::new(),
+            realm: "jwt".to_owned(),
+            anonymous_consumer: None,
+        }
+    }
+}
+
+struct JwtAuth {
+    header: HeaderName,
+    query: Box<str>,
+    cookie: Box<str>,
+    hide_credentials: bool,
+    user_claim: Box<str>,
+    store_in_ctx: bool,
+    asked: Asked,
+    remembered: Option<Arc<Remembered>>,
+    answers: Answers,
+}
+
+/// What clients are told, step by step.
+struct Answers {
+    missing: Response,
+    invalid: Response,
+    no_user: Response,
+    unknown: Response,
+    failed: Response,
+}
+
+fn build(config: JwtAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
+    let challenge = challenge("Bearer", &config.realm)?;
+    let anonymous = config.anonymous_consumer.clone();
+    let plugin = JwtAuth::new(config, &challenge, ctx)?;
+    let names = [plugin.header.as_str(), &plugin.query, &plugin.cookie].map(str::to_owned);
+    let hooks = Auth::hooks(NAME, plugin, &challenge, anonymous, ctx)?;
+    let hooks = names.iter().fold(hooks, |hooks, name| hooks.redacts(name));
+    Ok(hooks.done())
+}
+
+fn asked(claims: &[String]) -> Result<Asked, BuildError> {
+    let otherwise = if claims.is_empty() {
+        Ask::IfPresent
+    } else {
+        Ask::Never
+    };
+    let mut asked = Asked {
+        exp: otherwise,
+        nbf: otherwise,
+    };
+    for claim in claims {
+        let ask = match claim.as_str() {
+            "exp" => &mut asked.exp,
+            "nbf" => &mut asked.nbf,
+            _ => {
+                let message = "must hold \"exp\" and \"nbf\" only";
+                return Err(BuildError::invalid("claims_to_verify", message));
+            }
+        };
+        if std::mem::replace(ask, Ask::Always) == Ask::Always {
+            let message = "must not hold a claim twice";
+            return Err(BuildError::invalid("claims_to_verify", message));
+        }
+    }
+    Ok(asked)
+}
+
+/// A token as it was found.
+enum Presented {
+    /// In the header, perhaps behind `Bearer`.
+    Header(HeaderValue),
+    Text(String),
+    /// What can be none, such as two arguments.
+    Unusable,
+}
+
+impl Presented {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Header(value) => bearer::token(value.as_bytes()),
+            Self::Text(text) => text.as_bytes(),
+            Self::Unusable => &[],
+        }
+    }
+}
+
+impl Scheme for JwtAuth {
+    fn authenticate(&self, req: &mut RequestCtx<'_>) -> Trial<'_> {
+        let Some(presented) = self.take(req) else {
+            return Err(Failure::ready(AuthFailure::Missing, &self.answers.missing)).into();
+        };
+        self.judge(req, presented.bytes()).map(Some).into()
+    }
+
+    fn hide(&self, req: &mut RequestCtx<'_>) {
+        if self.hide_credentials {
+            drop(req.head.remove_header(&self.header));
+            hide::from_query(req, &self.query);
+            hide::from_cookies(req, &self.cookie);
+        }
+    }
+}
+
+impl JwtAuth {
+    fn new(
+        config: JwtAuthConfig,
+        challenge: &HeaderValue,
+        ctx: &BuildCtx<'_>,
+    ) -> Result<Self, BuildError> {
+        let header = HeaderName::try_from(config.header)
+            .map_err(|_| BuildError::invalid("header", "must be a header name"))?;
+        if config.key_claim_name.is_empty() {
+            return Err(BuildError::invalid("key_claim_name", "must not be empty"));
+        }
+        let answer = |message| refusal(message, challenge);
+        Ok(Self {
+            header,
+            query: config.query.into(),
+            cookie: config.cookie.into(),
+            hide_credentials: config.hide_credentials,
+            user_claim: config.key_claim_name.into(),
+            store_in_ctx: config.store_in_ctx,
+            asked: asked(&config.claims_to_verify)?,
+            remembered: Remembered::asked(ctx.attr, ctx.kept)?,
+            answers: Answers {
+                missing: answer("Missing JWT token in request"),
+                invalid: answer("JWT token invalid"),
+                no_user: answer("missing user key in JWT token"),
+                unknown: answer("Invalid user key in JWT token"),
+                failed: answer("failed to verify jwt"),
+            },
+        })
+    }
+
+    /// The token the request carries, in the first place that has one. Where it is to be hidden
+    /// it is out of the request then, whatever is found out about it.
+    fn take(&self, req: &mut RequestCtx<'_>) -> Option<Presented> {
+        if let Some(value) = req.header(&self.header).cloned() {
+            if self.hide_credentials {
+                drop(req.head.remove_header(&self.header));
+            }
+            return Some(Presented::Header(value));
+        }
+        if let Some(found) = self.argument(req) {
+            if self.hide_credentials {
+                hide::from_query(req, &self.query);
+            }
+            return Some(found);
+        }
+        let found = cookie::find_in(&req.head.headers, &self.cookie)?.to_owned();
+        if self.hide_credentials {
+            hide::from_cookies(req, &self.cookie);
+        }
+        Some(Presented::Text(found))
+    }
+
+    fn argument(&self, req: &RequestCtx<'_>) -> Option<Presented> {
+        let mut values = query::args(req.query()?)
+            .filter(|(name, _)| **name == *self.query)
+            .map(|(_, value)| value);
+        let first = values.next()?;
+        Some(match values.next() {
+            // APISIX sees a list then, which is no token.
+            Some(_) => Presented::Unusable,
+            None => Presented::Text(first.into_owned()),
+        })
+    }
+
+    /// Whose the token is, or the first step it fails at.
+    fn judge(&self, req: &mut RequestCtx<'_>, token: &[u8]) -> Verdict<'_, Attached> {
+        let now = seconds(req.state.started_wall);
+        let memory = self.remembered.as_deref();
+        let memory = memory.map(|memory| (memory, memory.id(&self.user_claim, token)));
+        if let Some((memory, id)) = memory
+            && let Some(seen) = memory.find(id, req.state.started)
+            && let Some((attached, grace)) = still_signed(req, &seen)
+        {
+            let times = seen.times.allow(self.asked, now, grace);
+            times.map_err(|reason| self.failed(reason))?;
+            self.store(req, token);
+            return Ok(attached);
+        }
+        let invalid = || Failure::ready(AuthFailure::Malformed, &self.answers.invalid);
+        let compact = Compact::split(token).ok_or_else(invalid)?;
+        let header = decode_base64url(compact.header).ok_or_else(invalid)?;
+        let header = Header::read(&header).ok_or_else(invalid)?;
+        let payload = decode_base64url(compact.payload).ok_or_else(invalid)?;
+        let payload = Payload::read(&payload, &self.user_claim).ok_or_else(invalid)?;
+        let signature = decode_base64url(compact.signature).ok_or_else(invalid)?;
+
+        let unknown = || Failure::ready(AuthFailure::Unknown, &self.answers.unknown);
+        let user = match payload.user {
+            User::Named(user) => user,
+            User::Other => return Err(unknown()),
+            User::Missing => {
+                return Err(Failure::ready(
+                    AuthFailure::Malformed,
+                    &self.answers.no_user,
+                ));
+            }
+        };
+        let (user, entry) = known(req, &user).ok_or_else(unknown)?;
+        let verification = Verification::of(entry).ok_or_else(unknown)?;
+        let key = verification
+            .keys
+            .choose(header.algorithm, header.kid.as_deref());
+        let key = key.map_err(|reason| {
+            if reason == AuthFailure::Unknown
+                && let Some(again) = &verification.again
+            {
+                again.ask();
+            }
+            self.failed(reason)
+        })?;
+        if !key.verify(compact.message, &signature) {
+            return Err(self.failed(AuthFailure::Mismatch));
+        }
+        let times = payload.times;
+        let allowed = times.allow(self.asked, now, verification.grace);
+        allowed.map_err(|reason| self.failed(reason))?;
+        if let Some((memory, id)) = memory {
+            let keys = verification.keys.identity();
+            memory.insert(id, Seen { user, keys, times }, req.state.started);
+        }
+        let attached = attached(entry);
+        self.store(req, token);
+        Ok(attached)
+    }
+
+    fn failed(&self, reason: AuthFailure) -> Failure<'_> {
+        Failure::ready(reason, &self.answers.failed)
+    }
+
+    fn store(&self, req: &mut RequestCtx<'_>, token: &[u8]) {
+        if self.store_in_ctx
+            && let Some(compact) = Compact::split(token)
+            && let Some(payload) = decode_base64url(compact.payload)
+        {
+            *req.state.extension() = TokenPayload::new(&payload);
+        }
+    }
+}
+
+/// Seconds since 1970.
+fn seconds(wall: SystemTime) -> f64 {
+    let since = wall.duration_since(UNIX_EPOCH);
+    since.map_or(0.0, |since| since.as_secs_f64())
+}
+
+/// The credential of that name. A text that looks like a reference is never one.
+fn known<'r>(req: &'r RequestCtx<'_>, user: &str) -> Option<(Digest, &'r CredentialEntry)> {
+    if user.is_empty() || Reference::is_reference(user) {
+        return None;
+    }
+    let index = req.state.consumers.index(NAME)?;
+    let digest = index.digest(user.as_bytes());
+    Some((digest, index.find_digest(&digest)?))
+}
+
+/// Whose a remembered token is, and the leeway of its times, where its keys are still these.
+fn still_signed(req: &RequestCtx<'_>, seen: &Seen) -> Option<(Attached, f64)> {
+    let index = req.state.consumers.index(NAME)?;
+    let entry = index.find_digest(&seen.user)?;
+    let verification = Verification::of(entry)?;
+    let same = verification.keys.identity() == seen.keys;
+    same.then(|| (attached(entry), verification.grace))
+}
+
+fn attached(entry: &CredentialEntry) -> Attached {
+    Attached {
+        consumer: Arc::clone(&entry.consumer),
+        credential_id: entry.credential_id().cloned(),
+    }
+}
+
+#[cfg(test)]
+mod tests;
