@@ -433,17 +433,6 @@ impl RequestCtx<'_> {
         self.state.consumer = Some(attached);
     }
 
-    /// Removes the identity headers of `spec/02` §1.1: nobody vouches for what the client sent.
-    pub fn remove_identity(&mut self) {
-        for name in [
-            "X-Consumer-Username",
-            "X-Credential-Identifier",
-            "X-Consumer-Custom-ID",
-        ] {
-            self.set_or_remove(name, None);
-        }
-    }
-
     /// The name as a text: Pingora keeps a static one as it is, where it would copy a `HeaderName`.
     fn set_or_remove(&mut self, name: &'static str, value: Option<&str>) {
         match value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {

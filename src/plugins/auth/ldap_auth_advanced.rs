@@ -235,12 +235,8 @@ impl Scheme for Advanced {
     fn wait<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Verdict<'static>> {
         Box::pin(async move {
             let verdict = self.asked(req).await;
-            if let Ok(attached) = &verdict {
+            if verdict.is_ok() {
                 self.hide(req);
-                if attached.is_none() && req.state.consumer.is_none() {
-                    // The user is none of our consumers; nor is what the client says of itself.
-                    req.remove_identity();
-                }
             }
             verdict.map_err(Failure::into_owned)
         })

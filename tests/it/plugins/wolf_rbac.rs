@@ -71,6 +71,7 @@ fn wolf_lets_in_and_says_who_it_is() {
         ("X-UserId", "1"),
         ("X-Username", "root"),
         ("X-Nickname", "root"),
+        ("X_Username", "root"),
         ("X-Consumer-Username", "root"),
     ];
     for (path, header) in [
@@ -94,6 +95,11 @@ fn wolf_lets_in_and_says_who_it_is() {
             assert_eq!(reply.header(name), Some(value), "{name} to the client");
         }
         assert_eq!(seen.header("x-consumer-username"), Some("shop"));
+        assert_eq!(
+            seen.header("x_username"),
+            None,
+            "what CGI takes for it goes"
+        );
     }
     let asked = wolf.take();
     let question =

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict};
 use crate::consumer::CredentialEntry;
-use crate::http::{cookie, query};
+use crate::http::{cookie, lookalike, query};
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{
     self, BuildCtx, BuildError, Credential, CredentialCtx, PluginDef, PluginKind,
@@ -74,6 +74,8 @@ struct IdentityHeaders {
     id: String,
     username: String,
     nickname: String,
+    /// The same in lower case.
+    lower: [String; 3],
 }
 
 impl IdentityHeaders {
@@ -84,16 +86,20 @@ impl IdentityHeaders {
                 .map_err(|_| BuildError::invalid("header_prefix", "must begin a header's name"))?;
             Ok(name)
         };
+        let [id, username, nickname] = [name("UserId")?, name("Username")?, name("Nickname")?];
+        let lower = [&id, &username, &nickname].map(|name| name.to_ascii_lowercase());
         Ok(Self {
-            id: name("UserId")?,
-            username: name("Username")?,
-            nickname: name("Nickname")?,
+            id,
+            username,
+            nickname,
+            lower,
         })
     }
 
     /// What the client says of itself goes; what wolf says comes in its place, towards the
     /// upstream and the client.
     fn put(&self, req: &mut RequestCtx<'_>, user: Option<&Map<String, Value>>) {
+        lookalike::remove(req.head, self.lower.iter().map(String::as_str));
         let username = user.and_then(|user| text(user.get("username")?));
         let nickname = user.and_then(|user| text(user.get("nickname")?));
         let nickname = nickname.or_else(|| username.clone());
