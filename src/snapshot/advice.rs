@@ -46,7 +46,7 @@ pub(super) fn advise(documents: &Documents, run: &Compilation<'_>) -> Vec<Diagno
 }
 
 fn is_enabled(settings: &Settings) -> bool {
-    let may_be_off = settings.text().contains("\"_meta\"");
+    let may_be_off = settings.with_text(|text| text.contains("\"_meta\""));
     !(may_be_off && Meta::parse(&settings.json()).is_ok_and(|meta| meta.disable))
 }
 
@@ -88,7 +88,7 @@ impl Advice<'_> {
         settings: &Settings,
         keys: Option<&HashSet<&'static str>>,
     ) {
-        let said = mentions::said(plugin, settings.text(), || settings.json());
+        let said = settings.with_text(|text| mentions::said(plugin, text, || settings.json()));
         let field = |inner: &str| join(&format!("plugins.{plugin}"), inner);
         for Mention {
             field: inner,
