@@ -39,6 +39,7 @@ pub const ALL: &[&PluginDef] = &[
     &security::csrf::DEF,
     &auth::multi_auth::DEF,
     &auth::authz_casdoor::DEF,
+    &auth::wolf_rbac::DEF,
     &auth::ldap_auth_advanced::DEF,
     &auth::ldap_auth::DEF,
     &auth::hmac_auth::DEF,
@@ -53,7 +54,15 @@ pub const ALL: &[&PluginDef] = &[
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,
     &transform::response_rewrite::DEF,
+    &security::public_api::DEF,
     &observe::prometheus::DEF,
+];
+
+/// What plugins offer to clients themselves.
+const APIS: &[def::PublicApi] = &[
+    auth::wolf_rbac::LOGIN,
+    auth::wolf_rbac::CHANGE_PASSWORD,
+    auth::wolf_rbac::USER_INFO,
 ];
 
 /// The plugin of that name.

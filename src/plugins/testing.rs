@@ -56,6 +56,7 @@ pub(in crate::plugins) fn credential_and_warnings(
     let ctx = CredentialCtx {
         digest_key: &[1; 16],
         kept: &Kept::new(),
+        trust: &Trust::default(),
         clock: &clock,
         again: None,
         warnings: &RefCell::default(),

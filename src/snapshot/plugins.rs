@@ -251,6 +251,7 @@ fn build_credential(
     let ctx = CredentialCtx {
         digest_key: &env.index_key,
         kept: &env.kept,
+        trust: scope.run.callout_trust(),
         clock: &env.clock,
         again,
         warnings: &RefCell::default(),

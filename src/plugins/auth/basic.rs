@@ -1,112 +1,156 @@
-//! User name and password as a header carries them (RFC 7617, RFC 9110 §11.4).
+//! `Authorization: Basic …` to name and password, by RFC 7617 and RFC 9110 §11.4; also under the
+//! name of another scheme.
 
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::general_purpose::GeneralPurpose;
-use base64::engine::{DecodePaddingMode, GeneralPurposeConfig};
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, HeaderName};
 use zeroize::Zeroizing;
 
-/// A user name and a password, neither empty; wiped when dropped.
-pub(super) struct Login {
-    text: Zeroizing<Vec<u8>>,
+/// Name and password as the client sent them: bytes, neither empty. Wiped when dropped.
+pub(super) struct Presented {
+    decoded: Zeroizing<Vec<u8>>,
     colon: usize,
 }
 
-impl Login {
-    /// Reads `<scheme> <base64>`, the scheme in any case. `None` where it is of another scheme,
-    /// not base64, without a colon, has an empty part, or a control character (RFC 7617 §2).
+impl Presented {
+    /// Out of the header of this name, where there is one: `Some(None)` where it is no such
+    /// credential of this scheme.
+    pub(super) fn of(headers: &HeaderMap, name: &HeaderName, scheme: &str) -> Option<Option<Self>> {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next()?;
+        // Of two, the upstream might read the other (RFC 9110 §11.6.2 knows one).
+        let alone = values.next().is_none();
+        Some(
+            alone
+                .then(|| Self::parse(value.as_bytes(), scheme))
+                .flatten(),
+        )
+    }
+
+    /// `None` where the header is no such credential of this scheme.
     ///
-    /// The name ends at the first colon, and nothing is stripped. Differs from APISIX, which cuts
-    /// passwords at their first colon and takes spaces out of both parts.
-    pub(super) fn parse(header: &[u8], scheme: &str) -> Option<Self> {
-        let (found, rest) = header.split_at_checked(scheme.len())?;
-        let token = rest.trim_ascii_start();
-        if !found.eq_ignore_ascii_case(scheme.as_bytes()) || token.len() == rest.len() {
+    /// The scheme in any case, one or more spaces, base64 (padded or not) and nothing else; in it
+    /// a name, the first colon, and a password that may hold further ones.
+    fn parse(value: &[u8], scheme: &str) -> Option<Self> {
+        let value = value.trim_ascii();
+        let (found, rest) = value.split_at_checked(scheme.len())?;
+        if !found.eq_ignore_ascii_case(scheme.as_bytes()) || rest.first() != Some(&b' ') {
             return None;
         }
-        let token = token.trim_ascii_end();
-        let mut text = Zeroizing::new(vec![0; base64::decoded_len_estimate(token.len())]);
-        let length = BASE64.decode_slice(token, &mut text).ok()?;
-        text.truncate(length);
-        let colon = text.iter().position(|byte| *byte == b':')?;
-        let empty = colon == 0 || colon + 1 == text.len();
-        if empty || text.iter().any(u8::is_ascii_control) {
-            return None;
-        }
-        Some(Self { text, colon })
+        let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
+        let token = &rest[spaces..];
+        // Room for all of it, so that nothing is left behind in a smaller piece of memory.
+        let mut decoded = Zeroizing::new(Vec::with_capacity(token.len() + 3));
+        BASE64.decode_vec(token, &mut decoded).ok()?;
+        let colon = decoded.iter().position(|byte| *byte == b':')?;
+        let presented = Self { decoded, colon };
+        let (name, password) = (presented.username(), presented.password());
+        let parts = [name, password];
+        let refused = parts
+            .iter()
+            .any(|part| part.is_empty() || has_controls(part));
+        (!refused).then_some(presented)
     }
 
-    /// The user's name.
-    pub(super) fn user(&self) -> &[u8] {
-        self.text.get(..self.colon).unwrap_or_default()
+    pub(super) fn username(&self) -> &[u8] {
+        &self.decoded[..self.colon]
     }
 
-    /// The password.
     pub(super) fn password(&self) -> &[u8] {
-        self.text.get(self.colon + 1..).unwrap_or_default()
+        &self.decoded[self.colon + 1..]
     }
 }
 
-/// As APISIX, padding may be left out.
+/// Whether a control character is in it: RFC 7617 §2 allows none.
+pub(super) fn has_controls(text: &[u8]) -> bool {
+    text.iter().any(u8::is_ascii_control)
+}
+
 const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
+    &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD as PADDED;
+
     use super::*;
 
-    fn parsed(header: &str) -> Option<(String, String)> {
-        let login = Login::parse(header.as_bytes(), "Basic")?;
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        Some((text(login.user()), text(login.password())))
+    fn parsed(value: impl AsRef<[u8]>) -> Option<(Vec<u8>, Vec<u8>)> {
+        let presented = Presented::parse(value.as_ref(), "Basic")?;
+        Some((presented.username().into(), presented.password().into()))
+    }
+
+    fn basic(pair: impl AsRef<[u8]>) -> String {
+        format!("Basic {}", PADDED.encode(pair))
     }
 
     #[test]
-    fn names_end_at_the_first_colon_and_nothing_is_stripped() {
-        for (header, user, password) in [
+    fn the_password_is_all_behind_the_first_colon() {
+        for (pair, name, password) in [
             (
-                "Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==",
-                "Aladdin",
-                "open sesame",
+                &b"Aladdin:open sesame"[..],
+                &b"Aladdin"[..],
+                &b"open sesame"[..],
             ),
-            (
-                "basic   QWxhZGRpbjpvcGVuIHNlc2FtZQ",
-                "Aladdin",
-                "open sesame",
-            ),
-            ("BASIC YTpiOmM=", "a", "b:c"),
-            ("Basic IGEgOiBiIA==", " a ", " b "),
-            ("Basic YTo6", "a", ":"),
-            ("Basic dGVzdDoxMjPCow==", "test", "123£"),
+            (b"test:123\xc2\xa3", b"test", b"123\xc2\xa3"),
+            (b"a:b:c::", b"a", b"b:c::"),
+            (b"a::", b"a", b":"),
+            (b" a : b ", b" a ", b" b "),
+            (b"\xff\xfe:\xfd", b"\xff\xfe", b"\xfd"),
         ] {
-            let expected = Some((user.to_owned(), password.to_owned()));
-            assert_eq!(parsed(header), expected, "{header}");
+            let expected = Some((name.to_vec(), password.to_vec()));
+            assert_eq!(parsed(basic(pair)), expected, "{}", pair.escape_ascii());
         }
+        // The examples of RFC 7617 §2 and §2.1, letter for letter.
+        assert!(parsed("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==").is_some());
+        let pound = parsed("Basic dGVzdDoxMjPCow==");
+        assert_eq!(pound, Some((b"test".to_vec(), "123£".into())));
     }
 
     #[test]
-    fn what_is_no_login_is_none() {
-        for header in [
+    fn the_scheme_may_be_in_any_case_and_spaces_any_number() {
+        for value in ["Basic YTpi", "basic YTpi", "BASIC    YTpi", "bAsIc YTpi "] {
+            assert!(parsed(value).is_some(), "{value:?}");
+        }
+        // Padding may be left out; nginx's decoder, which APISIX uses, reads both.
+        assert_eq!(parsed("Basic YTpiYg").map(|(_, b)| b), Some(b"bb".to_vec()));
+        assert_eq!(
+            parsed("Basic YTpiYg==").map(|(_, b)| b),
+            Some(b"bb".to_vec())
+        );
+    }
+
+    #[test]
+    fn what_is_no_such_credential_is_none() {
+        for value in [
             "",
             "Basic",
             "Basic ",
             "BasicYTpi",
+            "Basic\tYTpi",
             "Bearer YTpi",
-            "x Basic YTpi",
             "Basic YTpi YTpi",
-            "Basic !!!!",
-            "Basic YWI=",
-            "Basic OmI=",
-            "Basic YTo=",
-            "Basic Og==",
-            "Basic YQA6Yg==",
-            "Basic YTpiCg==",
+            "Basic YTpi, Basic YTpi",
+            "Bearer x, Basic YTpi",
+            "xBasic YTpi",
+            "Basic realm=\"a\"",
+            "Basic YT pi",
             "Basic YTpi=",
-            "Ba",
+            "Basic YTpiY",
+            "Basic YTpiYh==",
+            "Basic Y!pi",
+            "Basic =",
+            "\"Basic YTpi\"",
         ] {
-            assert_eq!(parsed(header), None, "{header}");
+            assert_eq!(parsed(value), None, "{value:?}");
+        }
+        for pair in [
+            "nocolon", ":b", "a:", ":", "", "a\n:b", "a:b\0", "a:b\x7f", "a:b\r\n",
+        ] {
+            assert_eq!(parsed(basic(pair)), None, "{pair:?}");
         }
     }
 }

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use http::header;
 use serde::Deserialize;
 
-use super::basic::Login;
+use super::basic::Presented;
 use super::ldap;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use crate::ldap::{Directory, Keepalive, LdapError, Security, Settings, escape_value};
@@ -147,11 +147,10 @@ impl Scheme for LdapAuth {
 }
 
 impl LdapAuth {
-    fn presented(&self, req: &RequestCtx<'_>) -> Result<Login, Failure<'_>> {
-        let Some(header) = req.header(&header::AUTHORIZATION) else {
-            return Err(Failure::ready(AuthFailure::Missing, &self.missing));
-        };
-        Login::parse(header.as_bytes(), "Basic")
+    fn presented(&self, req: &RequestCtx<'_>) -> Result<Presented, Failure<'_>> {
+        let presented = Presented::of(&req.head.headers, &header::AUTHORIZATION, "Basic");
+        presented
+            .ok_or_else(|| Failure::ready(AuthFailure::Missing, &self.missing))?
             .ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.malformed))
     }
 
@@ -159,7 +158,8 @@ impl LdapAuth {
         let login = self.presented(req)?;
         let refused = |reason| Failure::ready(reason, &self.refused);
         // A directory's names are text (RFC 4511 §4.1.2).
-        let user = std::str::from_utf8(login.user()).map_err(|_| refused(AuthFailure::Unknown))?;
+        let user =
+            std::str::from_utf8(login.username()).map_err(|_| refused(AuthFailure::Unknown))?;
         let user_dn = [&self.before, &*escape_value(user), &self.after].concat();
         let answer = self.directory.verify(&user_dn, login.password()).await;
         answer.map_err(|error| refused(reason(&error)))?;

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use http::{HeaderName, header};
 use serde::Deserialize;
 
-use super::basic::Login;
+use super::basic::Presented;
 use super::ldap;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use crate::ldap::{Directory, Keepalive, LdapError, Lookup, Security, Service, Settings};
@@ -235,12 +235,8 @@ impl Scheme for Advanced {
     fn wait<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Verdict<'static>> {
         Box::pin(async move {
             let verdict = self.asked(req).await;
-            if let Ok(attached) = &verdict {
+            if verdict.is_ok() {
                 self.hide(req);
-                if attached.is_none() && req.state.consumer.is_none() {
-                    // The user is none of our consumers; nor is what the client says of itself.
-                    req.remove_identity();
-                }
             }
             verdict.map_err(Failure::into_owned)
         })
@@ -255,11 +251,10 @@ impl Scheme for Advanced {
 }
 
 impl Advanced {
-    fn presented(&self, req: &RequestCtx<'_>) -> Result<Login, Failure<'_>> {
-        let Some(header) = req.header(&place(req)) else {
-            return Err(Failure::ready(AuthFailure::Missing, &self.refused));
-        };
-        Login::parse(header.as_bytes(), self.scheme)
+    fn presented(&self, req: &RequestCtx<'_>) -> Result<Presented, Failure<'_>> {
+        let presented = Presented::of(&req.head.headers, &place(req), self.scheme);
+        presented
+            .ok_or_else(|| Failure::ready(AuthFailure::Missing, &self.refused))?
             .ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.refused))
     }
 
@@ -267,7 +262,7 @@ impl Advanced {
         let login = self.presented(req)?;
         let unknown = || Failure::ready(AuthFailure::Unknown, &self.refused);
         // A directory's names are text (RFC 4511 §4.1.2).
-        let user = std::str::from_utf8(login.user()).map_err(|_| unknown())?;
+        let user = std::str::from_utf8(login.username()).map_err(|_| unknown())?;
         let asked = self
             .directory
             .find_and_verify(&self.lookup, user, login.password());

@@ -19,3 +19,4 @@ mod scheme;
 mod stored;
 pub(super) mod throttle;
 mod verifier;
+pub(super) mod wolf_rbac;

@@ -25,6 +25,7 @@ pub mod slapd;
 pub mod tools;
 pub mod upstream;
 pub mod wire;
+pub mod wolf;
 
 pub use client::Connection;
 pub use drongo::Drongo;

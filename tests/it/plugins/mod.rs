@@ -26,6 +26,7 @@ mod redirect;
 mod request_id;
 mod response_rewrite;
 mod signing;
+mod wolf_rbac;
 
 use crate::harness::client::Reply;
 use crate::harness::{Behaviour, Connection, Gateway, Upstream};
