@@ -508,6 +508,12 @@ fn bodies_that_are_held_have_a_bound_together() {
         });
         refused.is_some()
     });
+    let page = gateway.metrics_page();
+    let reason = |name: &str| {
+        format!("claviger_auth_failures_total{{plugin=\"hmac-auth\",reason=\"{name}\"}} 1")
+    };
+    assert!(page.contains(&reason("unavailable")), "{page}");
+    assert!(!page.contains(&reason("digest")), "{page}");
     let held = &mut clients[1 - refused.unwrap()];
     held.set_read_timeout(std::time::Duration::from_secs(20));
     held.send(rest);
