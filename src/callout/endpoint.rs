@@ -52,6 +52,12 @@ impl Endpoint {
         self.0.path()
     }
 
+    /// Scheme, host and port.
+    #[must_use]
+    pub fn origin(&self) -> String {
+        self.0.origin().ascii_serialization()
+    }
+
     /// Whether it is reached over TLS.
     #[must_use]
     pub fn is_https(&self) -> bool {

@@ -116,8 +116,21 @@ impl Caller {
     /// # Errors
     /// No whole answer came in time, or its body is over the bound.
     pub async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        self.call_seeing(call, &mut None).await
+    }
+
+    /// The same; `seen` holds the status as soon as it came, also where the rest of the answer
+    /// does not: for callers who must not take half a refusal for silence.
+    ///
+    /// # Errors
+    /// As of [`Self::call`].
+    pub async fn call_seeing(
+        &self,
+        call: Call,
+        seen: &mut Option<StatusCode>,
+    ) -> Result<Answer, CallError> {
         let transport = &*self.0;
-        let attempts = transport.attempts(call);
+        let attempts = transport.attempts(call, seen);
         tokio::time::timeout(transport.settings.timeout, attempts)
             .await
             .unwrap_or(Err(CallError::TimedOut))
@@ -140,7 +153,11 @@ impl Transport {
         }
     }
 
-    async fn attempts(&self, call: Call) -> Result<Answer, CallError> {
+    async fn attempts(
+        &self,
+        call: Call,
+        seen: &mut Option<StatusCode>,
+    ) -> Result<Answer, CallError> {
         let client = self.client()?;
         let mut request = reqwest::Request::new(call.method, call.endpoint.into_url());
         *request.headers_mut() = call.headers;
@@ -152,8 +169,8 @@ impl Transport {
             .is_idempotent()
             .then(|| request.try_clone())
             .flatten();
-        match (self.attempt(&client, request).await, again) {
-            (Err(CallError::Closed(_)), Some(again)) => self.attempt(&client, again).await,
+        match (self.attempt(&client, request, seen).await, again) {
+            (Err(CallError::Closed(_)), Some(again)) => self.attempt(&client, again, seen).await,
             (outcome, _) => outcome,
         }
     }
@@ -162,6 +179,7 @@ impl Transport {
         &self,
         client: &Client,
         request: reqwest::Request,
+        seen: &mut Option<StatusCode>,
     ) -> Result<Answer, CallError> {
         let response = client.execute(request).await;
         let mut response = response.map_err(|error| CallError::of(&error))?;
@@ -169,6 +187,7 @@ impl Transport {
         if status.is_informational() {
             return Err(CallError::Interim(status.as_u16()));
         }
+        *seen = Some(status);
         let headers = std::mem::take(response.headers_mut());
         let body = body::read(response, self.settings.max_body).await?;
         Ok(Answer {

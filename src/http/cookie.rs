@@ -5,49 +5,53 @@ use ::http::{HeaderMap, header};
 /// The value of the first cookie of that name in one `Cookie` field. Names are compared with
 /// case. Quotes around a value are part of it, as the RFC has it. Nothing is decoded.
 #[must_use]
-pub fn find<'a>(field: &'a str, name: &str) -> Option<&'a str> {
+pub fn find<'a>(field: &'a [u8], name: &str) -> Option<&'a [u8]> {
     all(field, name).next()
 }
 
 /// The values of all cookies of that name in all `Cookie` fields, in order; otherwise as
-/// [`find_in`].
+/// [`find_in`]. A value that is not UTF-8 is none.
 pub fn all_in<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
     let fields = headers.get_all(header::COOKIE).iter();
     fields
-        .filter_map(|field| std::str::from_utf8(field.as_bytes()).ok())
-        .flat_map(move |field| all(field, name))
+        .flat_map(move |field| all(field.as_bytes(), name))
+        .filter_map(|value| std::str::from_utf8(value).ok())
 }
 
-fn all<'a>(field: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
-    field.split(';').filter_map(move |pair| {
-        let (found, value) = pair.split_once('=')?;
-        (found.trim_matches(BLANK) == name).then(|| value.trim_matches(BLANK))
+fn all<'a>(field: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    field.split(|byte| *byte == b';').filter_map(move |pair| {
+        let equals = pair.iter().position(|byte| *byte == b'=')?;
+        let (found, value) = (pair.get(..equals)?, pair.get(equals + 1..)?);
+        (found.trim_ascii() == name.as_bytes()).then(|| value.trim_ascii())
     })
 }
 
-/// The same over all `Cookie` fields (HTTP/2 may send several, RFC 9113 §8.2.3). A field that is
-/// not UTF-8 is passed over.
+/// The same over all `Cookie` fields (HTTP/2 may send several, RFC 9113 §8.2.3); `None` where the
+/// value is not UTF-8. What other cookies are does not matter.
 #[must_use]
 pub fn find_in<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    all_in(headers, name).next()
+    let fields = headers.get_all(header::COOKIE).iter();
+    let value = fields
+        .map(|field| field.as_bytes())
+        .find_map(|field| find(field, name))?;
+    std::str::from_utf8(value).ok()
 }
 
 /// One `Cookie` field without the cookies of that name; the rest stays as it was written. `None`
 /// where nothing is left.
 #[must_use]
-pub fn without(field: &str, name: &str) -> Option<String> {
-    let other = |pair: &&str| {
-        let found = pair.split_once('=').map(|(found, _)| found);
-        !pair.trim_matches(BLANK).is_empty()
-            && found.is_none_or(|found| found.trim_matches(BLANK) != name)
+pub fn without(field: &[u8], name: &str) -> Option<Vec<u8>> {
+    let other = |pair: &&[u8]| {
+        let equals = pair.iter().position(|byte| *byte == b'=');
+        let found = equals.and_then(|equals| pair.get(..equals));
+        !pair.trim_ascii().is_empty()
+            && found.is_none_or(|found| found.trim_ascii() != name.as_bytes())
     };
-    let kept: Vec<&str> = field.split(';').filter(other).collect();
-    let kept = kept.join(";");
-    let kept = kept.trim_matches(BLANK);
+    let kept: Vec<&[u8]> = field.split(|byte| *byte == b';').filter(other).collect();
+    let kept = kept.join(&b";"[..]);
+    let kept = kept.trim_ascii();
     (!kept.is_empty()).then(|| kept.to_owned())
 }
-
-const BLANK: [char; 2] = [' ', '\t'];
 
 #[cfg(test)]
 mod tests {
@@ -65,7 +69,8 @@ mod tests {
             ("bare", None),
             ("d", None),
         ] {
-            assert_eq!(find(field, name), expected, "{name}");
+            let expected = expected.map(str::as_bytes);
+            assert_eq!(find(field.as_bytes(), name), expected, "{name}");
         }
     }
 
@@ -80,7 +85,8 @@ mod tests {
             ("jwt=", None),
             ("jwt", Some("jwt")),
         ] {
-            assert_eq!(without(field, "jwt").as_deref(), left, "{field}");
+            let left = left.map(str::as_bytes);
+            assert_eq!(without(field.as_bytes(), "jwt").as_deref(), left, "{field}");
         }
     }
 
@@ -93,5 +99,16 @@ mod tests {
         assert_eq!(find_in(&headers, "b"), Some("2"));
         headers.append(header::COOKIE, header::HeaderValue::from_static("b=3; b=4"));
         assert!(all_in(&headers, "b").eq(["2", "3", "4"]));
+    }
+
+    #[test]
+    fn a_cookie_that_is_no_text_hides_no_other() {
+        let mut headers = HeaderMap::new();
+        let field = header::HeaderValue::from_bytes(b"x=\xff; a=1; b=\xfe; b=2");
+        headers.append(header::COOKIE, field.expect("it fits into a header"));
+        assert_eq!(find_in(&headers, "a"), Some("1"));
+        assert_eq!(find_in(&headers, "b"), None, "the first one counts");
+        let left = without(b"x=\xff; a=1; b=\xfe", "a");
+        assert_eq!(left.as_deref(), Some(&b"x=\xff; b=\xfe"[..]));
     }
 }

@@ -346,6 +346,21 @@ impl RequestCtx<'_> {
         }
     }
 
+    /// Path and query the client asked for, before any rewriting: the path as the route was
+    /// matched, spelled as in URLs.
+    #[must_use]
+    pub fn received_target(&self) -> String {
+        let original = self.state.original.as_deref();
+        let raw = original.map_or(&self.head.uri, |original| &original.uri);
+        let received = self.received();
+        let mut target = crate::http::path::spelled(raw.path(), received.path);
+        if let Some(query) = received.query {
+            target.push('?');
+            target.push_str(query);
+        }
+        target
+    }
+
     /// Host the client asked for, as received: `Host`, or `:authority` over HTTP/2.
     #[must_use]
     pub fn host_and_port(&self) -> Option<&str> {

@@ -55,6 +55,8 @@ pub struct PublicApi {
     pub method: Method,
     /// Path.
     pub uri: &'static str,
+    /// Headers, arguments and cookies it takes credentials from.
+    pub redacts: &'static [&'static str],
     /// Answers a request.
     pub serve: for<'a, 'b> fn(&'a mut RequestCtx<'b>) -> BoxFuture<'a, Response>,
 }

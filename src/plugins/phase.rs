@@ -68,6 +68,10 @@ pub trait Authenticate: Send + Sync {
         req: &'a mut RequestCtx<'_>,
     ) -> BoxFuture<'a, Result<Admission, Refusal>>;
 
+    /// Takes out of the request what this way alone may tell of its user: whoever is let in another
+    /// way must not have told it himself.
+    fn remove_forged(&self, req: &mut RequestCtx<'_>);
+
     /// Counts a failure that stands (`claviger_auth_failures_total`).
     fn count(&self, reason: AuthFailure);
 }

@@ -25,15 +25,12 @@ pub(super) fn from_query(req: &mut RequestCtx<'_>, argument: &str) {
 
 /// Takes every cookie of that name out of the `Cookie` fields.
 pub(super) fn from_cookies(req: &mut RequestCtx<'_>, name: &str) {
-    if cookie::find_in(&req.head.headers, name).is_none() {
+    let fields = || req.head.headers.get_all(header::COOKIE).iter();
+    if fields().all(|field| cookie::find(field.as_bytes(), name).is_none()) {
         return;
     }
-    let fields = req.head.headers.get_all(header::COOKIE).iter();
-    let kept: Vec<HeaderValue> = fields
-        .filter_map(|field| match std::str::from_utf8(field.as_bytes()) {
-            Ok(text) => HeaderValue::try_from(cookie::without(text, name)?).ok(),
-            Err(_) => Some(field.clone()),
-        })
+    let kept: Vec<HeaderValue> = fields()
+        .filter_map(|field| HeaderValue::try_from(cookie::without(field.as_bytes(), name)?).ok())
         .collect();
     drop(req.head.remove_header("Cookie"));
     for field in kept {

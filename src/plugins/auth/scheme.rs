@@ -39,6 +39,10 @@ pub(in crate::plugins) trait Scheme: Send + Sync + 'static {
     /// Takes every credential of this scheme out of the request where `hide_credentials` asks for
     /// that: an anonymous request goes on without.
     fn hide(&self, req: &mut RequestCtx<'_>);
+
+    /// Takes out of the request, before anything else is done, what the scheme itself tells of its
+    /// users besides the consumer.
+    fn remove_forged(&self, _req: &mut RequestCtx<'_>) {}
 }
 
 /// What is known of an attempt.
@@ -209,6 +213,7 @@ impl<S: Scheme> Rewrite for Auth<S> {
             self.count(refused.reason);
             return refused.answer.into_owned().into();
         }
+        self.scheme.remove_forged(req);
         match self.scheme.authenticate(req) {
             Trial::Done(verdict) => self.conclude(req, verdict).into(),
             Trial::Wait => Step::Wait(Box::pin(async move {
@@ -244,6 +249,10 @@ impl<S: Scheme> Authenticate for Auth<S> {
                 answer: failure.answer.into_owned(),
             })
         })
+    }
+
+    fn remove_forged(&self, req: &mut RequestCtx<'_>) {
+        self.scheme.remove_forged(req);
     }
 
     fn count(&self, reason: AuthFailure) {

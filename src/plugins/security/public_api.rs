@@ -31,12 +31,15 @@ fn build(config: PublicApiConfig) -> Result<Hooks, BuildError> {
         return Err(BuildError::invalid("uri", "must not be empty"));
     }
     let uri = config.uri.map(Into::into);
-    Ok(Hooks::of(PublicApi { uri }).access().reads_body().done())
+    let hooks = Hooks::of(PublicApi { uri }).access().reads_body();
+    let credentials = crate::plugins::APIS.iter().flat_map(|offer| offer.redacts);
+    let hooks = credentials.fold(hooks, |hooks, name| hooks.redacts(name));
+    Ok(hooks.done())
 }
 
 impl Access for PublicApi {
     fn access<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a> {
-        let uri = self.uri.as_deref().unwrap_or_else(|| req.path());
+        let uri = self.uri.as_deref().unwrap_or_else(|| req.received().path);
         let mut offers = crate::plugins::APIS.iter();
         let offer = offers.find(|offer| offer.uri == uri && offer.method == req.head.method);
         match offer {
@@ -65,6 +68,10 @@ mod tests {
             &json!({ "uri": "/apisix/plugin/wolf-rbac/user_info" }),
         );
         let missing = "{\"message\":\"Missing rbac token in request\"}\n";
+        let mut rewritten = Exchange::get("/apisix/plugin/wolf-rbac/user_info");
+        rewritten.ctx().set_target("/x").expect("target is valid");
+        let answer = rewritten.access(&own).expect("it answers");
+        assert_eq!(answer.status, 401, "the path is the client's");
         for (method, path, hooks, status, body) in [
             (
                 "GET",
@@ -86,6 +93,15 @@ mod tests {
                 (status, body),
                 "{path}"
             );
+        }
+    }
+
+    /// A token in the query stood in the access log of such routes.
+    #[test]
+    fn credentials_of_offers_are_masked() {
+        let hooks = built(&DEF, &json!({}));
+        for name in ["rbac_token", "x-rbac-token"] {
+            assert!(hooks.redacted().contains(&name.into()), "{name}");
         }
     }
 

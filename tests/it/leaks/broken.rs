@@ -64,6 +64,35 @@ pub fn broken(good: &str) -> Vec<String> {
         format!("mocking: {{ response_status: {secret} }}"),
         format!("mocking: {{ response_schema: {secret} }}"),
         format!("request-id: {{ algorithm: {secret} }}"),
+        format!("forward-auth: {{ uri: '{secret}' }}"),
+        format!("forward-auth: {{ uri: 'http://u:{secret}@a/' }}"),
+        format!("forward-auth: {{ uri: 'http://a', extra_headers: {{ X: \"a\\n{secret}\" }} }}"),
+        format!("forward-auth: {{ uri: 'http://a', extra_headers: {{ X: [{secret}] }} }}"),
+        format!(
+            "authz-casdoor: {{ endpoint_addr: 'http://u:{secret}@a', client_id: c, client_secret: {secret}, callback_url: 'http://a/b' }}"
+        ),
+        format!(
+            "authz-casdoor: {{ endpoint_addr: 'http://a', client_id: [{secret}], client_secret: {secret}, callback_url: 'http://a/b' }}"
+        ),
+        format!(
+            "authz-casdoor: {{ endpoint_addr: 'http://a', client_id: c, client_secret: [{secret}], callback_url: 'http://a/b' }}"
+        ),
+        format!("ldap-auth: {{ base_dn: dc=t, ldap_uri: '{secret}/x' }}"),
+        format!("ldap-auth: {{ base_dn: '{secret}', ldap_uri: a }}"),
+        format!(
+            "ldap-auth-advanced: {{ base_dn: dc=t, ldap_uri: a, bind_dn: '{secret}', ldap_password: {secret} }}"
+        ),
+        format!(
+            "ldap-auth-advanced: {{ base_dn: dc=t, ldap_uri: a, bind_dn: 'cn=a', ldap_password: [{secret}] }}"
+        ),
+        format!("wolf-rbac: {{ server: 'http://u:{secret}@a' }}"),
+        format!("hmac-auth: {{ clock_skew: {secret} }}"),
+        format!("jwt-auth: {{ claims_to_verify: [{secret}] }}"),
+        format!("jwe-decrypt: {{ strict: {secret} }}"),
+        format!(
+            "multi-auth: {{ auth_plugins: [{{ key-auth: {{ header: ['{secret}'] }} }}, {{ jwt-auth: {secret} }}] }}"
+        ),
+        format!("public-api: {{ uri: [{secret}] }}"),
         format!("key-auth: {{ _meta: {{ filter: [[arg_a, '~~', '({secret}']] }} }}"),
         format!("key-auth: {{ _meta: {{ priority: {secret} }} }}"),
         format!("key-auth: {{ _meta: {{ error_response: [{secret}] }} }}"),
@@ -117,6 +146,22 @@ pub fn broken(good: &str) -> Vec<String> {
         format!("username: c10, plugins: {{ key-auth: {{ key: {secret}, key_prefix: other }} }}"),
         format!(
             "username: c11, plugins: {{ basic-auth: {{ username: u, password: [{secret}] }} }}"
+        ),
+        format!(
+            "username: c12, plugins: {{ jwt-auth: {{ key: k, secret: '{secret}', base64_secret: true }} }}"
+        ),
+        format!(
+            "username: c13, plugins: {{ jwt-auth: {{ key: k, algorithm: RS256, public_key: '{secret}' }} }}"
+        ),
+        format!("username: c14, plugins: {{ jwt-auth: {{ key: [{secret}], secret: {secret} }} }}"),
+        format!(
+            "username: c15, plugins: {{ jwt-auth: {{ key: k, algorithm: '{secret}', secret: {secret} }} }}"
+        ),
+        format!("username: c16, plugins: {{ hmac-auth: {{ key_id: k, secret_key: [{secret}] }} }}"),
+        format!("username: c17, plugins: {{ jwe-decrypt: {{ key: k, secret: {secret} }} }}"),
+        format!("username: c18, plugins: {{ ldap-auth: {{ user_dn: {secret} }} }}"),
+        format!(
+            "username: c19, plugins: {{ wolf-rbac: {{ appid: '{secret}#', server: 'http://u:{secret}@a' }} }}"
         ),
     ];
     let consumers: String = consumers

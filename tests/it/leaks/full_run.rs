@@ -14,7 +14,7 @@ deployment:
 const TEXT_LOG: &str = r#"
 nginx_config:
   http:
-    access_log_format: '"$request" $args $request_uri $http_referer $http_apikey $http_x_key $http_authorization $http_cookie $cookie_session $cookie_token $arg_apikey $arg_k $remote_user $consumer_name $status'
+    access_log_format: '"$request" $args $request_uri $http_referer $http_apikey $http_x_key $http_authorization $http_cookie $cookie_session $cookie_token $http_x_rbac_token $arg_rbac_token $arg_jwt $cookie_jwt $http_x_jwt $arg_code $arg_state $http_apisix_csrf_token $sent_http_set_cookie $sent_http_location $arg_apikey $arg_k $remote_user $consumer_name $status'
 "#;
 
 const JSON_LOG: &str = "claviger: { log: { json: true, access_json: true } }";
@@ -43,6 +43,10 @@ consumers:
   - {{ username: refused, plugins: {{ key-auth: {{ key: $secret://vault/refused/consumer/key }} }} }}
   - {{ username: basic, plugins: {{ basic-auth: {{ username: u, password: literal-{MARK} }} }} }}
   - {{ username: hashed, plugins: {{ basic-auth: {{ username: h, password: '{hash}' }} }} }}
+  - {{ username: jwt, plugins: {{ jwt-auth: {{ key: jwt-user, secret: '{jwt}' }} }} }}
+  - {{ username: hmac, plugins: {{ hmac-auth: {{ key_id: hmac-user, secret_key: literal-{MARK} }} }} }}
+  - {{ username: jwe, plugins: {{ jwe-decrypt: {{ key: jwe-user, secret: '{jwe}' }} }} }}
+  - {{ username: wolf, plugins: {{ wolf-rbac: {{ appid: literal-{MARK}, server: 'http://127.0.0.1:1' }} }} }}
 ssls:
   - {{ id: secret, sni: secret.test, cert: $secret://vault/env/tls/cert, key: $secret://vault/env/tls/key }}
   - {{ id: literal, sni: literal.test, cert: {cert}, key: {key} }}
@@ -59,6 +63,15 @@ routes:
   - {{ id: custom, host: custom.test, uri: /*, plugins: {{ key-auth: {{ header: X-Key, query: k }}, csrf: {{ key: csrf-{MARK} }} }}, upstream_id: up }}
   - {{ id: dead, host: dead.test, uri: /*, plugins: {{ key-auth: {{}} }}, upstream_id: dead }}
   - {{ id: basic, host: basic.test, uri: /*, plugins: {{ basic-auth: {{}} }}, upstream_id: up }}
+  - {{ id: jwt, host: jwt.test, uri: /*, plugins: {{ jwt-auth: {{ header: X-Jwt }} }}, upstream_id: up }}
+  - {{ id: hmac, host: hmac.test, uri: /*, plugins: {{ hmac-auth: {{}} }}, upstream_id: up }}
+  - {{ id: jwe, host: jwe.test, uri: /*, plugins: {{ jwe-decrypt: {{}} }}, upstream_id: up }}
+  - {{ id: ldap, host: ldap.test, uri: /*, plugins: {{ ldap-auth-advanced: {{ base_dn: dc=test, ldap_uri: '127.0.0.1:1', header_type: basic, bind_dn: cn=a, ldap_password: literal-{MARK} }} }}, upstream_id: up }}
+  - {{ id: wolf, host: wolf.test, uri: /*, plugins: {{ wolf-rbac: {{}} }}, upstream_id: up }}
+  - {{ id: wolf-api, host: api.test, uri: /*, plugins: {{ public-api: {{}} }} }}
+  - {{ id: door, host: door.test, uri: /*, plugins: {{ authz-casdoor: {{ endpoint_addr: 'http://127.0.0.1:1', client_id: c, client_secret: literal-{MARK}, callback_url: 'http://door.test/back' }} }}, upstream_id: up }}
+  - {{ id: forward, host: forward.test, uri: /*, plugins: {{ forward-auth: {{ uri: 'http://127.0.0.1:1/?key=literal-{MARK}', request_headers: [Authorization], extra_headers: {{ X-Key: literal-{MARK} }} }} }}, upstream_id: up }}
+  - {{ id: any, host: any.test, uri: /*, plugins: {{ multi-auth: {{ auth_plugins: [{{ wolf-rbac: {{}} }}, {{ jwt-auth: {{ header: X-Jwt }} }}, {{ basic-auth: {{}} }}] }} }}, upstream_id: up }}
   - id: literal-field
     host: field.test
     uri: /*
@@ -76,11 +89,90 @@ upstreams:
   - {{ id: dead, type: roundrobin, nodes: {{ "127.0.0.1:1": 1 }} }}
 "#,
         folder = folder.display(),
+        jwt = jwt_secret(),
+        jwe = jwe_secret(),
         hash = bcrypt::hash(marked("hashed"), 4).unwrap(),
         uri = bao.addr,
         token = bao.token,
         node = upstream.addr,
     )
+}
+
+/// Long enough for HS256.
+fn jwt_secret() -> String {
+    format!("{}-of-more-than-32-bytes", marked("jwt"))
+}
+
+/// Just as long as AES-256 has it.
+fn jwe_secret() -> String {
+    format!("{:x<32}", marked("jwe"))
+}
+
+/// Requests that present what the schemes with a protocol of their own take.
+fn further_credentials(get: &mut impl FnMut(&str, &str, &[(&str, &str)]) -> u16) {
+    use claviger::jwt::{Algorithm, SigningKey};
+    let wrong = marked("wrong");
+    let token = |secret: &str| {
+        let key = SigningKey::from_secret(Algorithm::HS256, secret.as_bytes()).unwrap();
+        key.encode(&json!({"key": "jwt-user", "inner": wrong}))
+            .unwrap()
+    };
+    let (good, bad) = (
+        token(&jwt_secret()),
+        token(&format!("not-{}", jwt_secret())),
+    );
+    for host in ["jwt.test", "any.test"] {
+        assert_eq!(get(host, "/", &[("X-Jwt", &good)]), 200, "{host}");
+        assert_eq!(get(host, &format!("/?jwt={good}"), &[]), 200);
+        assert_eq!(get(host, "/", &[("Cookie", &format!("jwt={good}"))]), 200);
+        for token in [&bad, &wrong] {
+            assert_eq!(get(host, "/", &[("X-Jwt", token)]), 401);
+            assert_eq!(get(host, &format!("/?jwt={token}"), &[]), 401);
+        }
+    }
+    let signature = format!(
+        "Signature keyId=\"hmac-user\",algorithm=\"hmac-sha256\",headers=\"date\",signature=\"{wrong}\""
+    );
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now());
+    let headers = [("Authorization", &*signature), ("Date", &*date)];
+    assert_eq!(get("hmac.test", "/", &headers), 401);
+    assert_eq!(get("jwe.test", "/", &[("Authorization", &*wrong)]), 400);
+    let pair = base64::engine::general_purpose::STANDARD.encode(format!("u:{wrong}"));
+    let basic = format!("Basic {pair}");
+    assert_eq!(get("ldap.test", "/", &[("Authorization", &*basic)]), 500);
+    assert_eq!(get("forward.test", "/", &[("Authorization", &*basic)]), 403);
+    let rbac = format!("V1#{}#{wrong}", marked("literal"));
+    let encoded = rbac.replace('#', "%23");
+    let api = "/apisix/plugin/wolf-rbac/user_info";
+    for (host, path, status) in [
+        ("wolf.test", "/", 500),
+        ("api.test", api, 500),
+        ("any.test", "/", 401),
+    ] {
+        let cookie = format!("x-rbac-token={rbac}");
+        assert_eq!(
+            get(host, path, &[("x-rbac-token", &rbac)]),
+            status,
+            "{host}"
+        );
+        assert_eq!(get(host, path, &[("Cookie", &cookie)]), status);
+        assert_eq!(
+            get(host, &format!("{path}?rbac_token={encoded}"), &[]),
+            status
+        );
+    }
+    let cookie = format!("apisix-csrf-token={wrong}");
+    let key = marked("literal");
+    let headers = [
+        ("X-Key", &*key),
+        ("apisix-csrf-token", &*wrong),
+        ("Cookie", &*cookie),
+    ];
+    assert_eq!(get("custom.test", "/", &headers), 200);
+    let cookie = format!("authz_casdoor_session_2e7d2c03a9507ae2={wrong}");
+    assert_eq!(get("door.test", "/", &[("Cookie", &cookie)]), 302);
+    let back = format!("/back?code={wrong}&state={wrong}");
+    assert_eq!(get("door.test", &back, &[]), 503);
 }
 
 /// Requests that present secrets, rightly and wrongly. Returns what was answered.
@@ -142,6 +234,7 @@ fn traffic(gateway: &Gateway, ca: &str) -> Vec<u8> {
     for n in 1..=6 {
         get(&format!("unfit{n}.test"), "/", &[]);
     }
+    further_credentials(&mut get);
     // Requests that are refused before they are one, each with a key in it.
     for request in [
         format!("GET /?apikey={wrong} HTTP/1.1\r\napikey: {wrong}\r\n\r\n"),

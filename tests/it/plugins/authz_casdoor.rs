@@ -140,8 +140,11 @@ fn states_and_codes_are_good_once_and_for_one_browser() {
     let reply = guesser.get(&gateway, &format!("/back?code=guessed&state={state}"));
     assert_eq!(reply.status, 503);
     assert_eq!(upstream.count(), 1);
+    wait_until("the log says why", || {
+        let log = gateway.log();
+        log.contains("authz-casdoor: no token: the token endpoint answered 400")
+    });
     let log = gateway.log();
-    assert!(log.contains("authz-casdoor: no token: the token endpoint answered 400"));
     for hidden in ["guessed", SECRET, "ey.access"] {
         assert!(!log.contains(hidden), "{hidden} is in the log");
     }
@@ -312,4 +315,31 @@ fn a_reference_is_no_secret() {
     }
     assert!(casdoor.take().is_empty());
     assert_eq!(upstream.count(), 0);
+}
+
+/// What is rewritten on the way upstream changes neither the callback nor the way back, and the
+/// session stays here.
+#[test]
+fn a_login_works_on_a_rewritten_route_and_the_session_stays_here() {
+    let casdoor = Casdoor::start(SECRET);
+    let upstream = Upstream::start(Behaviour::ok());
+    let routes = routes(&casdoor.addr().to_string(), SECRET)
+        .replace("uri: /*", "uri: /app/*")
+        .replace("a.test/back", "a.test/app/back")
+        .replace(
+            "plugins:",
+            "plugins:\n      proxy-rewrite: { regex_uri: ['^/app/(.*)', '/$1'] }",
+        );
+    let gateway = Gateway::start(over(&upstream, &routes));
+    let mut browser = Browser::default();
+    let back = browser.log_in(&gateway, &casdoor, "/app/page?x=1");
+    let landed = browser.get(&gateway, &format!("/app{back}"));
+    assert_eq!(landed.status, 302);
+    assert_eq!(landed.header("location"), Some("/app/page?x=1"));
+    let session = browser.cookie.as_mut().unwrap();
+    session.push_str("; theme=dark");
+    assert_eq!(browser.get(&gateway, "/app/page?x=1").status, 200);
+    let seen = upstream.take().pop().unwrap();
+    assert_eq!(seen.start, "GET /page?x=1 HTTP/1.1");
+    assert_eq!(seen.header("cookie"), Some("theme=dark"));
 }

@@ -29,7 +29,7 @@ fn post(gateway: &Gateway, path: &str, header: &str, cookie: &str) -> Reply {
 }
 
 /// A token as APISIX makes it, by a program that shares nothing with ours.
-fn apisix_token(key: &str, issued: u64) -> String {
+pub(super) fn apisix_token(key: &str, issued: u64) -> String {
     let random = "0.84018771715471";
     let text = format!("{{expires:{issued},random:{random},key:{key}}}");
     let sign: String = sha256(text.as_bytes())
@@ -41,7 +41,7 @@ fn apisix_token(key: &str, issued: u64) -> String {
     ))
 }
 
-fn now() -> u64 {
+pub(super) fn now() -> u64 {
     let now = std::time::SystemTime::now();
     now.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
 }

@@ -268,6 +268,15 @@ routes:
         assert_eq!(seen.header("x-user"), None, "no forged one passes: {shown}");
         assert!(started.elapsed() < Duration::from_secs(10), "{shown}");
     }
+    // Half a refusal is a refusal, also where silence would let pass.
+    let late = "HTTP/1.1 403 Forbidden\r\nContent-Length: 9\r\n\r\nlate".to_owned();
+    let long = huge.replacen("200 OK", "401 Unauthorized", 1);
+    let away = "HTTP/1.1 302 Found\r\nTransfer-Encoding: chunked\r\n\r\nzz".to_owned();
+    for refusal in [late, long, away] {
+        auth.set(raw(&refusal));
+        assert_eq!(get(&gateway, "/degraded", &forged).status, 403);
+        assert_eq!(upstream.count(), 0, "{refusal:.60}");
+    }
     // An interim answer before the final one is passed over.
     auth.set(raw("HTTP/1.1 103 Early Hints\r\nX-User: early\r\n\r\n\
          HTTP/1.1 200 OK\r\nX-User: final\r\nContent-Length: 0\r\n\r\n"));

@@ -23,6 +23,7 @@ mod multi_auth;
 mod prometheus;
 mod proxy_rewrite;
 mod redirect;
+mod references;
 mod request_id;
 mod response_rewrite;
 mod signing;

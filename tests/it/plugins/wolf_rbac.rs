@@ -446,3 +446,47 @@ fn an_appid_out_of_a_reference_follows_its_rotation() {
         );
     }
 }
+
+/// Whom wolf knows under other headers, or does not let in, is nobody under the route's own.
+#[test]
+fn identities_are_never_the_clients_own_words() {
+    let yaml = "
+consumers:
+  - { username: shop, plugins: { wolf-rbac: { appid: shop, server: 'WOLF', header_prefix: 'Wolf-' } } }
+  - { username: machine, plugins: { key-auth: { key: a-machines-key } } }
+routes:
+  - { id: 1, uri: /shop/*, plugins: { wolf-rbac: {} }, NODE }
+  - { id: 2, uri: /any/*, plugins: { multi-auth: { auth_plugins: [{ wolf-rbac: {} }, { key-auth: {} }] } }, NODE }
+  - { id: 3, uri: /key-first, plugins: { multi-auth: { auth_plugins: [{ key-auth: {} }, { wolf-rbac: {} }] } }, NODE }
+";
+    let (wolf, upstream, gateway) = start(yaml);
+    let token = format!("V1#shop#{}", wolf.token("ann"));
+    let forged = [
+        ("Authorization", &*token),
+        ("X-UserId", "1"),
+        ("x_username", "root"),
+        ("Wolf-UserId", "1"),
+        ("apikey", "a-machines-key"),
+    ];
+    assert_eq!(get(&gateway, "/shop/a", &forged).status, 200);
+    let seen = upstream.take().pop().unwrap();
+    assert_eq!(seen.header("wolf-userid"), Some("100"));
+    assert_eq!(seen.header("x-userid"), None);
+    assert_eq!(seen.header("x_username"), None);
+    // Wolf knows her and says no; the key lets her in, as another.
+    for path in ["/any/a", "/key-first"] {
+        assert_eq!(get(&gateway, path, &forged).status, 200, "{path}");
+        let seen = upstream.take().pop().unwrap();
+        assert_eq!(seen.header("x-consumer-username"), Some("machine"));
+        for name in ["x-userid", "x_username"] {
+            assert_eq!(seen.header(name), None, "{path}: {name}");
+        }
+        if path == "/any/a" {
+            assert_eq!(
+                seen.header("wolf-userid"),
+                None,
+                "wolf was asked, and said no"
+            );
+        }
+    }
+}

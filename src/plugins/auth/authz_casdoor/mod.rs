@@ -12,8 +12,10 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderValue, header};
 use openssl::memcmp;
 use openssl::sha::sha256;
+use percent_encoding::{CONTROLS, utf8_percent_encode};
 use serde::Deserialize;
 
+use super::hide;
 use crate::callout::{Caller, Endpoint, Keepalive, Settings};
 use crate::http::{cookie, path, query};
 use crate::plugins::ctx::RequestCtx;
@@ -92,7 +94,9 @@ fn build(config: AuthzCasdoorConfig, ctx: &BuildCtx<'_>) -> Result<AuthzCasdoor,
         return Err(BuildError::invalid("callback_url", "must have a path"));
     }
     let unavailable = |_| BuildError::invalid("", "the TLS library gives no key");
-    let owner = [config.client_id.as_str(), endpoint.as_str()];
+    // Sessions of one host are none of another's, also where both have the same client.
+    let host = callback.origin();
+    let owner = [config.client_id.as_str(), endpoint.as_str(), &host];
     let sealer = Sealer::new(client_secret.expose(), &owner).map_err(unavailable)?;
     let settings = Settings {
         timeout: TIMEOUT,
@@ -150,11 +154,13 @@ fn address(field: &str, text: &str) -> Result<Endpoint, BuildError> {
 
 impl Access for AuthzCasdoor {
     fn access<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a> {
-        let carried = cookie::find_in(&req.head.headers, &self.cookie)
-            .and_then(|value| self.sealer.open(value, req.state.started_wall));
-        if req.path() == self.callback {
-            let query = req.query().unwrap_or_default().to_owned();
-            let now = req.state.started_wall;
+        let now = req.state.started_wall;
+        let carried = self
+            .take_cookie(req)
+            .and_then(|value| self.sealer.open(&value, now));
+        let received = req.received();
+        if received.path == self.callback {
+            let query = received.query.unwrap_or_default().to_owned();
             return Step::Wait(Box::pin(async move {
                 let outcome = self.come_back(&query, carried, now).await;
                 outcome.unwrap_or_else(|refusal| refusal).into()
@@ -167,7 +173,28 @@ impl Access for AuthzCasdoor {
     }
 }
 
+/// Cookies that were taken out of the request, by name: another plugin of the same client may
+/// stand behind this one.
+#[derive(Default)]
+struct Taken(Vec<(String, String)>);
+
 impl AuthzCasdoor {
+    /// The cookie's value. It is nobody else's: whoever has it is logged in, so it goes neither
+    /// upstream nor to another server.
+    fn take_cookie(&self, req: &mut RequestCtx<'_>) -> Option<String> {
+        let Some(value) = cookie::find_in(&req.head.headers, &self.cookie) else {
+            let Taken(taken) = req.state.extension_ref()?;
+            let mut taken = taken.iter();
+            let (_, value) = taken.find(|(name, _)| *name == self.cookie)?;
+            return Some(value.clone());
+        };
+        let value = value.to_owned();
+        hide::from_cookies(req, &self.cookie);
+        let taken = req.state.extension::<Taken>();
+        taken.0.push((self.cookie.clone(), value.clone()));
+        Some(value)
+    }
+
     /// To Casdoor, with a state that the browser has to bring back. One login serves all that a
     /// browser asks for meanwhile: its icon must not take the place of the page.
     fn send_away(&self, req: &RequestCtx<'_>, carried: Option<Cookie>) -> Response {
@@ -266,14 +293,16 @@ fn asks_for_page(req: &RequestCtx<'_>) -> bool {
 /// Where the browser was on its way to: always a path of ours. Encoded anew, it starts with one
 /// slash and holds no backslash, which browsers would take for the start of a host.
 fn target(req: &RequestCtx<'_>) -> String {
-    let path = path::spelled(req.head.uri.path(), req.path());
-    if !path.starts_with('/') || path.len() > MAX_TARGET {
+    // A query may come unencoded, which a `Location` cannot.
+    let mut target = utf8_percent_encode(&req.received_target(), CONTROLS).to_string();
+    let path = target.find('?').unwrap_or(target.len());
+    if !target.starts_with('/') || path > MAX_TARGET {
         return "/".to_owned();
     }
-    match req.query() {
-        Some(query) if path.len() + query.len() < MAX_TARGET => format!("{path}?{query}"),
-        _ => path,
+    if target.len() > MAX_TARGET {
+        target.truncate(path);
     }
+    target
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugins::testing::{Exchange, answered, body_text, built, refusal};
+use crate::plugins::testing::{Exchange, With, answered, body_text, built, refusal};
 
 fn settings() -> Value {
     json!({
@@ -173,4 +173,55 @@ fn one_login_serves_a_browser() {
     assert_eq!(first, icon, "the same state: either answer can come first");
     let (stranger, _) = send("/page", "text/html", "");
     assert_ne!(first, stranger, "another browser has another");
+}
+
+fn plugin(settings: Value) -> AuthzCasdoor {
+    let config = def::parse(&settings).expect("fields are known");
+    With::default()
+        .with(|ctx| super::build(config, ctx))
+        .expect("settings are right")
+}
+
+/// The session's cookie was sent on, so that any upstream, and whoever reads its logs, could take
+/// it over.
+#[test]
+fn a_session_goes_to_nobody_else() {
+    let made = plugin(settings());
+    let now = Exchange::get("/").state.started_wall;
+    let sealed = made.sealer.seal(&Cookie::Session, now + LOGIN);
+    let pair = format!("{}={}", made.cookie, sealed.expect("it can be sealed"));
+    let hooks = built(&DEF, &settings());
+    let mut exchange = Exchange::get("/")
+        .header("Cookie", &format!("a=1; {pair}; b=2"))
+        .header("Cookie", &pair);
+    assert!(exchange.access(&hooks).is_none(), "it is logged in");
+    assert_eq!(exchange.values("cookie"), ["a=1; b=2"]);
+    assert!(
+        exchange.access(&hooks).is_none(),
+        "another plugin of the same client stands behind it"
+    );
+    // Same client, same secret, another host.
+    let elsewhere = with("callback_url", json!("https://other.test/back"));
+    let mut exchange = Exchange::get("/").header("Cookie", &pair);
+    let answer = exchange.access(&built(&DEF, &elsewhere));
+    assert_eq!(answer.map(|answer| answer.status), Some(302));
+    let same_host = with("callback_url", json!("https://shop.test/back2"));
+    let mut exchange = Exchange::get("/").header("Cookie", &pair);
+    assert!(exchange.access(&built(&DEF, &same_host)).is_none());
+}
+
+/// The callback was looked for at the rewritten path, and the way back led there.
+#[test]
+fn paths_are_the_clients_whatever_was_rewritten() {
+    let hooks = built(&DEF, &settings());
+    let mut exchange = Exchange::get("/back?code=c&state=s");
+    let set = exchange.ctx().set_target("/internal?x");
+    set.expect("target is valid");
+    let answer = exchange.access(&hooks).expect("there is no login");
+    assert_eq!(answer.status, 503, "it is the callback");
+    let mut exchange = Exchange::get("/internal/back?x=\u{fc}");
+    exchange.ctx().set_target("/back").expect("target is valid");
+    let answer = exchange.access(&hooks).expect("nobody is logged in");
+    assert_eq!(answer.status, 302, "it is none");
+    assert_eq!(target(&exchange.ctx()), "/internal/back?x=%C3%BC");
 }

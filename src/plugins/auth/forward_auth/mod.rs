@@ -12,7 +12,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use crate::callout::{Answer, Call, Caller, Endpoint};
 use crate::expr::{Name, VarSource, Variable};
 use crate::http::hop_by_hop::{is_nominated, is_of_one_hop};
-use crate::http::{lookalike, path};
+use crate::http::lookalike;
 use crate::plugins::body::{Ahead, BodyError};
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{self, PluginDef, PluginKind};
@@ -58,6 +58,8 @@ const METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// Never a client's, also where there is nothing to tell.
+const OURS: [HeaderName; 5] = [PROTO, METHOD, HOST, URI, FOR];
 
 impl Access for ForwardAuth {
     fn access<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> Step<'a> {
@@ -73,13 +75,19 @@ impl Access for ForwardAuth {
 impl ForwardAuth {
     async fn decide(&self, req: &mut RequestCtx<'_>) -> Result<(), Response> {
         let call = self.call(req).await?;
-        match self.caller.call(call).await {
+        let mut seen = None;
+        match self.caller.call_seeing(call, &mut seen).await {
             Ok(answer) if answer.status.is_success() => {
                 self.hand_on(req, &answer.headers);
                 Ok(())
             }
             Ok(answer) if (300..600).contains(&answer.status.as_u16()) => Err(self.refusal(answer)),
             Ok(_) => self.unanswered(req, "the status is none that HTTP knows"),
+            // It said no; that the rest is missing makes that no silence.
+            Err(error) if seen.is_some_and(|status| !status.is_success()) => {
+                log::warn!("forward-auth got a part of a refusal: {error}");
+                Err(Response::status(self.status_on_error))
+            }
             Err(error) => self.unanswered(req, &error.to_string()),
         }
     }
@@ -126,7 +134,7 @@ impl ForwardAuth {
         if let Some(host) = req.var(&Variable::Known(Name::Host)) {
             headers.insert(HOST, HeaderValue::from_str(&host).ok()?);
         }
-        headers.insert(URI, forwarded_uri(req)?);
+        headers.insert(URI, req.received_target().try_into().ok()?);
         let client = req.client_ip().to_canonical().to_string();
         headers.insert(FOR, client.parse().ok()?);
         if self.method == Method::POST {
@@ -140,7 +148,7 @@ impl ForwardAuth {
             headers.insert(name, value);
         }
         for name in &self.request_headers {
-            if !headers.contains_key(name) {
+            if !headers.contains_key(name) && !OURS.contains(name) {
                 copy(name, &req.head.headers, &mut headers);
             }
         }
@@ -187,21 +195,6 @@ impl ForwardAuth {
         self.hand_on(req, &HeaderMap::new());
         Ok(())
     }
-}
-
-/// Path, as it was matched and spelled as in URLs, and query.
-fn forwarded_uri(req: &RequestCtx<'_>) -> Option<HeaderValue> {
-    let uri = &req.head.uri;
-    let Some(normal) = &req.state.path else {
-        let target = uri.path_and_query().map_or("/", |target| target.as_str());
-        return HeaderValue::from_str(target).ok();
-    };
-    let mut target = path::spelled(uri.path(), normal);
-    if let Some(query) = uri.query() {
-        target.push('?');
-        target.push_str(query);
-    }
-    HeaderValue::try_from(target).ok()
 }
 
 /// Copies all values of a header, `Cookie` as the one line that HTTP/1.1 has (RFC 9113 §8.2.3).

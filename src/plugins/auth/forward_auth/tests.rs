@@ -165,3 +165,30 @@ fn an_answer_replaces_what_the_client_forged() {
         assert!(exchange.values(name).is_empty(), "{name}");
     }
 }
+
+/// The server was asked about the path that a `proxy-rewrite` before it had made.
+#[test]
+fn the_server_is_asked_about_what_the_client_asked_for() {
+    let plugin = plugin(&json!({"uri": "http://auth"}));
+    let mut exchange = Exchange::get("/api/%61dmin?a=1").header("Host", "a.test");
+    exchange.state.path = Some("/api/admin".to_owned());
+    let set = exchange.ctx().set_target("/harmless?b=2");
+    set.expect("target is valid");
+    let headers = plugin.headers(&exchange.ctx()).expect("all fits");
+    assert_eq!(headers[&URI], "/api/admin?a=1");
+}
+
+#[test]
+fn what_the_server_is_told_of_the_request_is_never_a_clients() {
+    let listed = OURS.map(|name| name.to_string());
+    let plugin = plugin(&json!({"uri": "http://auth", "request_headers": listed}));
+    // A request of HTTP/1.0 has no host to tell.
+    let mut exchange = Exchange::get("/");
+    for name in listed {
+        let added = exchange.head.append_header(name, "forged");
+        added.expect("header is valid");
+    }
+    let headers = plugin.headers(&exchange.ctx()).expect("all fits");
+    assert!(!headers.contains_key(&HOST));
+    assert!(headers.values().all(|value| value != "forged"));
+}

@@ -6,7 +6,7 @@ use http::{Method, header};
 use serde_json::{Map, Value, json};
 
 use super::server::Trouble;
-use super::{Known, NAME, Token, has_consumers, known, token_text};
+use super::{Known, NAME, TOKEN_ARGUMENT, TOKEN_HEADER, Token, has_consumers, known, token_text};
 use crate::http::query;
 use crate::plugins::body::{Ahead, BodyError};
 use crate::plugins::ctx::RequestCtx;
@@ -18,6 +18,7 @@ pub(in crate::plugins) const LOGIN: PublicApi = PublicApi {
     plugin: NAME,
     method: Method::POST,
     uri: "/apisix/plugin/wolf-rbac/login",
+    redacts: &[TOKEN_ARGUMENT, TOKEN_HEADER],
     serve: login,
 };
 
@@ -26,6 +27,7 @@ pub(in crate::plugins) const CHANGE_PASSWORD: PublicApi = PublicApi {
     plugin: NAME,
     method: Method::PUT,
     uri: "/apisix/plugin/wolf-rbac/change_pwd",
+    redacts: &[TOKEN_ARGUMENT, TOKEN_HEADER],
     serve: change_password,
 };
 
@@ -34,6 +36,7 @@ pub(in crate::plugins) const USER_INFO: PublicApi = PublicApi {
     plugin: NAME,
     method: Method::GET,
     uri: "/apisix/plugin/wolf-rbac/user_info",
+    redacts: &[TOKEN_ARGUMENT, TOKEN_HEADER],
     serve: user_info,
 };
 

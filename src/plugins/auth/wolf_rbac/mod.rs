@@ -96,10 +96,18 @@ impl IdentityHeaders {
         })
     }
 
-    /// What the client says of itself goes; what wolf says comes in its place, towards the
-    /// upstream and the client.
-    fn put(&self, req: &mut RequestCtx<'_>, user: Option<&Map<String, Value>>) {
+    /// What the client says of itself goes.
+    fn remove(&self, req: &mut RequestCtx<'_>) {
         lookalike::remove(req.head, self.lower.iter().map(String::as_str));
+        for name in &self.lower {
+            drop(req.head.remove_header(name.as_str()));
+        }
+    }
+
+    /// What wolf says comes in its place, towards the client, and where it is let in towards the
+    /// upstream.
+    fn put(&self, req: &mut RequestCtx<'_>, user: Option<&Map<String, Value>>, let_in: bool) {
+        self.remove(req);
         let username = user.and_then(|user| text(user.get("username")?));
         let nickname = user.and_then(|user| text(user.get("nickname")?));
         let nickname = nickname.or_else(|| username.clone());
@@ -111,10 +119,11 @@ impl IdentityHeaders {
             (&self.username, username),
             (&self.nickname, nickname),
         ] {
-            drop(req.head.remove_header(name.as_str()));
             let value = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
             if let Some(value) = value {
-                drop(req.head.insert_header(name.clone(), value.clone()));
+                if let_in {
+                    drop(req.head.insert_header(name.clone(), value.clone()));
+                }
                 req.state.answer_headers.push((name.clone(), value));
             }
         }
@@ -138,6 +147,8 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 struct WolfRbac {
+    /// What the route's upstream takes for the user's, whatever the application's headers are.
+    headers: IdentityHeaders,
     missing: Response,
     malformed: Response,
     no_consumer: Response,
@@ -145,9 +156,9 @@ struct WolfRbac {
 }
 
 fn build(config: &WolfConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
-    IdentityHeaders::build(&config.header_prefix)?;
     server::endpoint(&config.server)?;
     let plugin = WolfRbac {
+        headers: IdentityHeaders::build(&config.header_prefix)?,
         missing: Response::message(401, "Missing rbac token in request"),
         malformed: Response::message(401, "invalid rbac token: parse failed"),
         no_consumer: Response::message(401, "Missing related consumer"),
@@ -196,16 +207,22 @@ impl Scheme for WolfRbac {
             let (token, known) = self.presented(req).map_err(Failure::into_owned)?;
             let access = Access {
                 appid: &token.appid,
-                resource: req.path(),
+                resource: req.received().path,
                 action: req.head.method.as_str(),
-                client: req.client_ip(),
+                client: req.client_ip().to_canonical(),
             };
             let question = known.application.wolf.question(&access);
             let judgement = known.application.wolf.judge(question, &token.wolf).await;
             let user = judgement.user();
-            known.application.headers.put(req, user.as_ref());
+            let let_in = matches!(judgement, Judgement::Allowed(_));
+            let headers = &known.application.headers;
+            headers.put(req, user.as_ref(), let_in);
             conclude(judgement, known.attached)
         })
+    }
+
+    fn remove_forged(&self, req: &mut RequestCtx<'_>) {
+        self.headers.remove(req);
     }
 
     /// The token goes on to the upstream, as in APISIX.

@@ -152,12 +152,13 @@ impl Access for Acl {
             let labels = attached.consumer.labels.as_deref();
             self.lets_in(|label, wanted| {
                 let text = labels.and_then(|labels| labels.get(label));
-                text.is_some_and(|text| values::text_holds(text, wanted))
+                text.map_or(Some(false), |text| values::text_holds(text, wanted))
             })
         } else if let Some(user) = req.external_user() {
             let found = self.field.first(user);
-            self.lets_in(|label, wanted| {
-                *label == *self.key && found.is_some_and(|value| self.parser.holds(value, wanted))
+            self.lets_in(|label, wanted| match found {
+                Some(value) if *label == *self.key => self.parser.holds(value, wanted),
+                _ => Some(false),
             })
         } else {
             return self.missing.clone().into();
@@ -171,10 +172,18 @@ impl Access for Acl {
 }
 
 impl Acl {
-    /// Decides by a test whether a label has one of these values.
-    fn lets_in(&self, has: impl Fn(&str, &Names) -> bool) -> bool {
-        let any = |rules: &Rules| rules.0.iter().any(|(label, wanted)| has(label, wanted));
-        !self.deny.as_ref().is_some_and(any) && self.allow.as_ref().is_none_or(any)
+    /// Decides by a test whether a label has one of these values, which is `None` where the label
+    /// cannot be read: it may hold what is denied, and nothing says that it holds what is allowed.
+    fn lets_in(&self, has: impl Fn(&str, &Names) -> Option<bool>) -> bool {
+        let denied = |rules: &Rules| {
+            let mut rules = rules.0.iter();
+            rules.any(|(label, wanted)| has(label, wanted) != Some(false))
+        };
+        let allowed = |rules: &Rules| {
+            let mut rules = rules.0.iter();
+            rules.any(|(label, wanted)| has(label, wanted) == Some(true))
+        };
+        !self.deny.as_ref().is_some_and(denied) && self.allow.as_ref().is_none_or(allowed)
     }
 }
 

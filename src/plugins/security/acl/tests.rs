@@ -80,6 +80,40 @@ fn what_is_denied_is_refused_whatever_is_allowed() {
     assert!(lets_in(&deny_only, of_consumer(&[])), "nothing is denied");
 }
 
+/// A label that could not be read held nothing, so that whoever was denied by it got in.
+#[test]
+fn a_label_that_cannot_be_read_may_hold_what_is_denied() {
+    let deny = |more: Value| {
+        let mut config = json!({"deny_labels": {"groups": ["guest"]}});
+        let map = config.as_object_mut().expect("is a map");
+        map.extend(more.as_object().expect("is a map").clone());
+        config
+    };
+    let parser = |name: &str| deny(json!({"external_user_label_field_parser": name}));
+    let split = deny(
+        json!({"external_user_label_field_parser": "segmented_text", "external_user_label_field_separator": ";"}),
+    );
+    for (config, value, expected) in [
+        (deny(json!({})), json!({"guest": true}), false),
+        (deny(json!({})), json!([["guest"]]), false),
+        (deny(json!({})), json!("[\"guest\""), false),
+        (deny(json!({})), json!(["staff", 7]), true),
+        (deny(json!({})), json!(null), true),
+        (parser("json"), json!(["guest"]), false),
+        (parser("json"), json!("guest"), false),
+        (parser("json"), json!("[\"staff\"]"), true),
+        (parser("table"), json!("guest"), false),
+        (split.clone(), json!(["guest"]), false),
+        (split, json!("staff"), true),
+    ] {
+        let found = lets_in(&config, of_user(json!({"groups": value.clone()})));
+        assert_eq!(found, expected, "{config} {value}");
+    }
+    assert!(lets_in(&deny(json!({})), of_user(json!({}))), "it has none");
+    let torn = of_consumer(&[("groups", "[\"guest\"")]);
+    assert!(!lets_in(&deny(json!({})), torn));
+}
+
 #[test]
 fn nobody_is_401_and_the_refusal_is_configurable() {
     let config =

@@ -24,22 +24,24 @@ impl Parser {
         pattern::compile(&format!("\\s*(?:{separator})\\s*"), false).map(Self::Segments)
     }
 
-    /// Whether one of the value's values is wanted. A value of another shape has none.
-    pub(super) fn holds(&self, value: &Value, wanted: &Names) -> bool {
+    /// Whether one of the value's values is wanted; `None` where it has another shape.
+    pub(super) fn holds(&self, value: &Value, wanted: &Names) -> Option<bool> {
         match (self, value) {
             (Self::ByLooks | Self::Table, Value::Array(values)) => any(values, wanted),
             (Self::ByLooks, Value::String(text)) => text_holds(text, wanted),
             (Self::Segments(separator), Value::String(text)) => {
-                separator.split(text).any(|value| wanted.contains(value))
+                Some(separator.split(text).any(|value| wanted.contains(value)))
             }
+            (_, Value::Null) => Some(false),
             (Self::Json, Value::String(text)) => json_holds(text, wanted),
-            _ => false,
+            _ => None,
         }
     }
 }
 
-/// Whether one of a text's values is wanted, told by its looks, as labels of consumers are.
-pub(super) fn text_holds(text: &str, wanted: &Names) -> bool {
+/// Whether one of a text's values is wanted, told by its looks, as labels of consumers are; `None`
+/// where it begins as a list and is none.
+pub(super) fn text_holds(text: &str, wanted: &Names) -> Option<bool> {
     if text.starts_with('[') {
         return json_holds(text, wanted);
     }
@@ -54,26 +56,31 @@ pub(super) fn text_holds(text: &str, wanted: &Names) -> bool {
             None => segment,
         };
         if wanted.contains(segment) {
-            return true;
+            return Some(true);
         }
     }
-    false
+    Some(false)
 }
 
-fn json_holds(text: &str, wanted: &Names) -> bool {
+fn json_holds(text: &str, wanted: &Names) -> Option<bool> {
     if !text.starts_with('[') {
-        return false;
+        return None;
     }
     match serde_json::from_str::<Vec<Value>>(text) {
         Ok(values) => any(&values, wanted),
         Err(_) => {
             log::debug!("acl: a label begins as a list in JSON and is none");
-            false
+            None
         }
     }
 }
 
-fn any(values: &[Value], wanted: &Names) -> bool {
+/// A list of lists or maps cannot be read, unless a text in it is wanted.
+fn any(values: &[Value], wanted: &Names) -> Option<bool> {
     let mut texts = values.iter().filter_map(Value::as_str);
-    texts.any(|value| wanted.contains(value))
+    if texts.any(|value| wanted.contains(value)) {
+        return Some(true);
+    }
+    let nests = |value: &Value| value.is_array() || value.is_object();
+    (!values.iter().any(nests)).then_some(false)
 }
