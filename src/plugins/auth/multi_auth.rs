@@ -145,7 +145,7 @@ impl MultiAuth {
     fn first<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Flow> {
         Box::pin(async move {
             for way in &self.ways {
-                way.remove_forged(req);
+                way.auth.remove_forged(req);
             }
             let mut challenge = None;
             let mut failures: SmallVec<[AuthFailure; 4]> = SmallVec::new();
