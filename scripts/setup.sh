@@ -10,19 +10,20 @@ cd "$(dirname "$0")/.."
 declare -A PACKAGE=(
     [gcc]=gcc [make]=make [perl]=perl [cmake]=cmake [pkg-config]=pkg-config [curl]=curl
     [openssl]=openssl [python3]=python3 [nginx]=nginx-light [wrk]=wrk [valgrind]=valgrind
-    [node]=nodejs [npm]=npm
+    [node]=nodejs [npm]=npm [slapd]=slapd
 )
 BUILD=(gcc make perl cmake pkg-config curl)
-TEST=(openssl python3 node npm)
+TEST=(openssl python3 nginx node npm slapd)
 BENCH=(nginx wrk openssl)
 
 wanted=()
 packages=()
 
+# Servers stand where the path of ordinary users does not lead.
 want() {
     local command
     for command in "$@"; do
-        command -v "$command" >/dev/null || {
+        PATH=$PATH:/usr/sbin command -v "$command" >/dev/null || {
             wanted+=("$command")
             packages+=("${PACKAGE[$command]}")
         }

@@ -46,6 +46,18 @@ impl Endpoint {
         self.0.as_str()
     }
 
+    /// The path, encoded.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        self.0.path()
+    }
+
+    /// Whether it is reached over TLS.
+    #[must_use]
+    pub fn is_https(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
     pub(super) fn into_url(self) -> Url {
         self.0
     }

@@ -163,8 +163,21 @@ fn reference(text: &str) -> Option<(Segment, &str)> {
     } else {
         text.bytes().take_while(|byte| is_name(*byte)).count()
     };
+    let end = end + json_path(&text[..end], &text[end..]);
     let (name, after) = text.split_at(end);
     (end > 0).then(|| (segment(name, ""), after))
+}
+
+/// Length of the path behind `post_arg`, the one name that goes on behind a dot without braces:
+/// `$post_arg.user.id`. A dot at the end is the text's.
+fn json_path(name: &str, after: &str) -> usize {
+    if name != "post_arg" || !after.starts_with('.') {
+        return 0;
+    }
+    let path = after
+        .bytes()
+        .take_while(|byte| is_name(*byte) || *byte == b'.');
+    after[..path.count()].trim_end_matches('.').len()
 }
 
 fn segment(name: &str, default: &str) -> Segment {
@@ -197,6 +210,7 @@ mod tests {
                 Variable::Known(Name::Uri) => Some("/a".into()),
                 Variable::Header(name) if name == "x-one" => Some("1".into()),
                 Variable::Arg(name) if &**name == "q" => Some("v".into()),
+                Variable::PostJson(path) => Some(format!("<{path}>").into()),
                 _ => None,
             }
         }
@@ -234,6 +248,11 @@ mod tests {
             ("${?? x}", "${?? x}"),
             ("ü$uri€", "ü/a€"),
             ("$uriü", "/aü"),
+            ("$uri.x", "/a.x"),
+            ("$post_arg.a.0.b-c", "<a.0.b>-c"),
+            ("$post_arg.a.", "<a>."),
+            ("${post_arg.a}.b", "<a>.b"),
+            ("$post_arg.", "."),
         ] {
             assert_eq!(
                 Template::parse(template).render(&Fixed),

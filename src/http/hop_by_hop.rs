@@ -1,7 +1,7 @@
 //! Fields that belong to one hop (RFC 9110 §7.6.1). Pingora cleans requests; responses are cleaned
 //! here.
 
-use ::http::{HeaderName, HeaderValue, header};
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_http::{RequestHeader, ResponseHeader};
 use smallvec::SmallVec;
 
@@ -54,6 +54,31 @@ const HOP_BY_HOP: [HeaderName; 6] = [
     header::TE,
     header::UPGRADE,
 ];
+
+/// Whether a field belongs to one connection or frames one message: nothing to copy from one
+/// message into another.
+#[must_use]
+pub fn is_of_one_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
+        || matches!(
+            *name,
+            header::CONNECTION
+                | header::CONTENT_LENGTH
+                | header::TRANSFER_ENCODING
+                | header::TRAILER
+        )
+}
+
+/// Whether `Connection` names the field (RFC 9110 §7.6.1).
+#[must_use]
+pub fn is_nominated(name: &HeaderName, headers: &HeaderMap) -> bool {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|token| token.trim().eq_ignore_ascii_case(name.as_str()))
+}
 
 /// What the message's length and the connection depend on: not an upstream's to remove.
 const FRAMING: [HeaderName; 6] = [
@@ -136,6 +161,28 @@ mod tests {
         let mut left: Vec<_> = response.headers.keys().map(HeaderName::as_str).collect();
         left.sort_unstable();
         assert_eq!(left, ["connection", "content-length", "x-public"]);
+    }
+
+    #[test]
+    fn nominated_fields_are_of_one_hop() {
+        let head = response(
+            200,
+            &[("connection", "close, X-User"), ("connection", "x-b")],
+        );
+        for (name, nominated) in [("x-user", true), ("x-b", true), ("x-c", false)] {
+            let name = HeaderName::from_static(name);
+            assert_eq!(is_nominated(&name, &head.headers), nominated, "{name}");
+            assert!(!is_of_one_hop(&name));
+        }
+        for name in [
+            "connection",
+            "keep-alive",
+            "te",
+            "content-length",
+            "transfer-encoding",
+        ] {
+            assert!(is_of_one_hop(&HeaderName::from_static(name)), "{name}");
+        }
     }
 
     #[test]

@@ -97,6 +97,21 @@ pub fn normalize<'a>(raw: &'a str, rules: &PathRules) -> Result<Normalized<'a>, 
     })
 }
 
+/// A matched path as a URL spells it, for programs that decide by it: one spelling for all that
+/// mean the same. `raw` is the path as it goes upstream, `normal` what it was matched as.
+#[must_use]
+pub fn spelled(raw: &str, normal: &str) -> String {
+    let as_matched = |keep_encoded_slash| {
+        let decoded = decode(raw.as_bytes(), keep_encoded_slash).ok()?;
+        let (resolved, _) = resolve(&decoded).ok()?;
+        (text(resolved.clone()) == normal).then(|| encode(&resolved))
+    };
+    // `text` does not tell `%2F` that was kept from `%252F` that was decoded; the raw path does.
+    as_matched(false)
+        .or_else(|| as_matched(true))
+        .unwrap_or_else(|| encode(normal.as_bytes()))
+}
+
 /// Stands for a slash that stays encoded; NUL cannot come out of decoding.
 const KEPT_SLASH: u8 = 0;
 
@@ -260,6 +275,28 @@ fn text(path: Vec<u8>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_paths_are_spelled_alike() {
+        for (raw, keep_encoded_slash, expected) in [
+            ("/%61dmin", false, "/admin"),
+            ("/a%20b%3Fc", false, "/a%20b%3Fc"),
+            ("//a/./b", false, "/a/b"),
+            ("/a%2Fb", false, "/a/b"),
+            ("/a%2Fb", true, "/a%2Fb"),
+            ("/a%252Fb", false, "/a%252Fb"),
+            ("/a%252Fb", true, "/a%252Fb"),
+            ("/%FF%c3%bc", false, "/%FF%C3%BC"),
+        ] {
+            let rules = PathRules {
+                keep_encoded_slash,
+                ..PathRules::default()
+            };
+            let normal = normalize(raw, &rules).expect("path is right");
+            assert_eq!(spelled(raw, &normal.decoded), expected, "{raw}");
+        }
+        assert_eq!(spelled("/a;x/b/", "/a/b"), "/a/b", "what no rule explains");
+    }
 
     const PLAIN: PathRules = PathRules {
         keep_encoded_slash: false,

@@ -87,6 +87,9 @@ pub enum JwkFault {
     /// OpenSSL or our bounds say no.
     #[error("{0}")]
     Key(KeyError),
+    /// RFC 7518 §3.2.
+    #[error("shared secret is shorter than its algorithm's hash")]
+    Short,
     /// An `oct` key in a set that has none.
     #[error("a shared secret does not belong into a set that others can read")]
     Secret,
@@ -275,6 +278,9 @@ impl RawKey {
         }
         let algorithm = self.algorithm(Family::Hmac, rules.algorithm, Algorithm::HS256)?;
         let k = bytes("k", &self.k)?;
+        if k.len() < algorithm.digest_bytes() {
+            return Err(JwkFault::Short);
+        }
         VerifyingKey::from_secret(algorithm, &k).map_err(JwkFault::Key)
     }
 

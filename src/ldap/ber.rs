@@ -45,11 +45,15 @@ impl Writer {
         self.around(tag, |writer| writer.0.extend_from_slice(bytes));
     }
 
-    /// A number that is not negative.
+    /// A number that is not negative, in as few bytes as it takes: servers read four.
     pub(super) fn number(&mut self, tag: u8, number: u32) {
-        // A leading zero keeps it positive.
-        let [a, b, c, d] = number.to_be_bytes();
-        self.0.extend([tag, 5, 0, a, b, c, d]);
+        let bytes = u64::from(number).to_be_bytes();
+        // The first bit is the sign.
+        let needless = |pair: &[u8]| matches!(pair, [0, 0..=0x7f]);
+        let skipped = bytes.windows(2).take_while(|pair| needless(pair)).count();
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        self.0.extend([tag, bytes.len().to_le_bytes()[0]]);
+        self.0.extend_from_slice(bytes);
     }
 
     /// A truth value.
@@ -140,6 +144,25 @@ mod tests {
         assert_eq!(inner.element(), Some((BOOLEAN, &[0][..])));
         assert_eq!(inner.element(), None);
         assert_eq!(outer.element(), None);
+    }
+
+    #[test]
+    fn numbers_take_as_few_bytes_as_they_can() {
+        for (number, expected) in [
+            (0, &[0][..]),
+            (3, &[3]),
+            (0x7f, &[0x7f]),
+            (0x80, &[0, 0x80]),
+            (300, &[1, 44]),
+            (0x7fff_ffff, &[0x7f, 0xff, 0xff, 0xff]),
+            (u32::MAX, &[0, 0xff, 0xff, 0xff, 0xff]),
+        ] {
+            let mut writer = Writer::with_capacity(8);
+            writer.number(INTEGER, number);
+            let message = writer.done();
+            assert_eq!(Reader::new(&message).expect(INTEGER), Some(expected));
+            assert_eq!(Reader::new(&message).number(INTEGER), Some(number));
+        }
     }
 
     #[test]

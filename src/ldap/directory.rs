@@ -132,7 +132,7 @@ impl Directory {
     ) -> Result<T, LdapError> {
         let result = self.bounded(question).await;
         match &result {
-            Err(error) if !error.is_refusal() => self.failed(error),
+            Err(error) if !error.is_answer() => self.failed(error),
             _ => self.answered(),
         }
         result

@@ -54,6 +54,11 @@ pub enum LdapError {
 }
 
 impl LdapError {
+    /// The directory answered what was asked, if only with a refusal of the user.
+    pub(crate) const fn is_answer(&self) -> bool {
+        matches!(self, Self::NoSuchUser | Self::Ambiguous | Self::Bind(_))
+    }
+
     /// The directory said that name and password do not belong together, or that it does not
     /// know the name. Everything else is the directory's trouble, or ours.
     #[must_use]

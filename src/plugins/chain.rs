@@ -306,6 +306,10 @@ impl Scopes {
 
     /// Phase header_filter.
     pub fn header_filter(&self, req: &mut RequestCtx<'_>, response: &mut ResponseHeader) {
+        for (name, value) in &req.state.answer_headers {
+            // Whoever put it there has made sure that the name is valid.
+            drop(response.insert_header(name.clone(), value));
+        }
         for hook in self.hooks(|chain| &chain.header_filter) {
             if hook.plugin.applies(req) {
                 hook.hook.header_filter(req, response);

@@ -143,6 +143,8 @@ pub struct RequestState {
     pub request_id: Option<HeaderValue>,
     /// `Host` to send upstream instead of what `pass_host` says.
     pub host_override: Option<HeaderValue>,
+    /// Headers that request phases want on the answer, whoever makes it.
+    pub answer_headers: SmallVec<[(String, HeaderValue); 0]>,
     /// Tries so far.
     pub attempts: SmallVec<[Attempt; 1]>,
     /// Scheme spoken upstream, once chosen.
@@ -199,6 +201,7 @@ impl RequestState {
             body_checks: Vec::new(),
             request_id: None,
             host_override: None,
+            answer_headers: SmallVec::new(),
             attempts: SmallVec::new(),
             upstream_scheme: None,
             upstream_host: None,

@@ -4,11 +4,15 @@ use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
+use http::Method;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::auth::throttle::Throttle;
+use super::ctx::RequestCtx;
 use super::phase::Hooks;
+use super::respond::Response;
 use crate::callout::Trust;
 use crate::clock::Clock;
 use crate::kept::Kept;
@@ -43,12 +47,26 @@ pub struct PluginDef {
 /// Builds a credential from its configuration, references already replaced by values.
 pub type BuildCredential = fn(&Value, &CredentialCtx<'_>) -> Result<Credential, BuildError>;
 
+/// What a plugin offers to clients itself, on routes with `public-api`.
+pub struct PublicApi {
+    /// The plugin's name.
+    pub plugin: &'static str,
+    /// Method.
+    pub method: Method,
+    /// Path.
+    pub uri: &'static str,
+    /// Answers a request.
+    pub serve: for<'a, 'b> fn(&'a mut RequestCtx<'b>) -> BoxFuture<'a, Response>,
+}
+
 /// What the credential side may hold.
 pub struct CredentialCtx<'a> {
     /// Key of the digests of this process ([`crate::consumer::digest`]).
     pub digest_key: &'a [u8; 16],
     /// State that outlives snapshots.
     pub kept: &'a Kept,
+    /// What servers that plugins call must prove, where the plugin does not say otherwise.
+    pub trust: &'a Trust,
     /// Time.
     pub clock: &'a Arc<dyn Clock>,
     /// Has what a reference of the settings stands for read ahead of time, where it is a single

@@ -38,6 +38,10 @@ pub const ALL: &[&PluginDef] = &[
     &security::ip_restriction::DEF,
     &security::csrf::DEF,
     &auth::multi_auth::DEF,
+    &auth::authz_casdoor::DEF,
+    &auth::wolf_rbac::DEF,
+    &auth::ldap_auth_advanced::DEF,
+    &auth::ldap_auth::DEF,
     &auth::hmac_auth::DEF,
     &auth::basic_auth::DEF,
     &auth::jwt_auth::DEF,
@@ -46,10 +50,19 @@ pub const ALL: &[&PluginDef] = &[
     &security::acl::DEF,
     &security::consumer_restriction::DEF,
     &transform::attach_consumer_label::DEF,
+    &auth::forward_auth::DEF,
     &transform::proxy_rewrite::DEF,
     &traffic::redirect::DEF,
     &transform::response_rewrite::DEF,
+    &security::public_api::DEF,
     &observe::prometheus::DEF,
+];
+
+/// What plugins offer to clients themselves.
+const APIS: &[def::PublicApi] = &[
+    auth::wolf_rbac::LOGIN,
+    auth::wolf_rbac::CHANGE_PASSWORD,
+    auth::wolf_rbac::USER_INFO,
 ];
 
 /// The plugin of that name.

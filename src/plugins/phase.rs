@@ -135,6 +135,7 @@ pub struct Hooks {
     pub(super) authenticate: Option<Arc<dyn Authenticate>>,
     pub(super) reads_body: bool,
     redacted: Vec<Box<str>>,
+    warnings: Vec<(Box<str>, &'static str)>,
 }
 
 impl Hooks {
@@ -151,6 +152,12 @@ impl Hooks {
     #[must_use]
     pub fn redacted(&self) -> &[Box<str>] {
         &self.redacted
+    }
+
+    /// Settings that work and are dangerous, by field, and what there is to say of them.
+    #[must_use]
+    pub fn warnings(&self) -> &[(Box<str>, &'static str)] {
+        &self.warnings
     }
 }
 
@@ -201,6 +208,13 @@ impl<T> HooksOf<T> {
     #[must_use]
     pub fn redacts(mut self, name: &str) -> Self {
         self.hooks.redacted.push(name.into());
+        self
+    }
+
+    /// Tells at load what is dangerous about a field's setting.
+    #[must_use]
+    pub fn warns(mut self, field: &str, message: &'static str) -> Self {
+        self.hooks.warnings.push((field.into(), message));
         self
     }
 

@@ -56,6 +56,7 @@ pub(in crate::plugins) fn credential_and_warnings(
     let ctx = CredentialCtx {
         digest_key: &[1; 16],
         kept: &Kept::new(),
+        trust: &Trust::default(),
         clock: &clock,
         again: None,
         warnings: &RefCell::default(),
@@ -196,7 +197,7 @@ fn finish(step: Step<'_>) -> Option<Response> {
         Step::Done(flow) => flow,
         Step::Wait(future) => {
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_time()
+                .enable_all()
                 .build();
             runtime.expect("runtime starts").block_on(future)
         }

@@ -132,6 +132,9 @@ fn build_one(name: &str, settings: &Settings, scope: &mut Scope<'_>) -> Result<B
     }
     match built {
         Built::Hooks(hooks) => {
+            for (inner, message) in hooks.warnings() {
+                scope.warn("insecure-setting", &join(&field, inner), message);
+            }
             let redacted = hooks.redacted().iter();
             // What is masked by custom need not be named.
             let redacted = redacted
@@ -248,6 +251,7 @@ fn build_credential(
     let ctx = CredentialCtx {
         digest_key: &env.index_key,
         kept: &env.kept,
+        trust: scope.run.callout_trust(),
         clock: &env.clock,
         again,
         warnings: &RefCell::default(),

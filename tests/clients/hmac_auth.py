@@ -69,7 +69,10 @@ def unescaped(path):
 def normalised(path):
     """Decoded, slashes merged, dot segments resolved; None where it leads above the root."""
     kept = []
-    pieces = unescaped(path).split(b"/")[1:]
+    text = unescaped(path)
+    if not text.startswith(b"/"):
+        return None
+    pieces = text.split(b"/")[1:]
     ends_open = pieces[-1] in (b"", b".", b"..")
     for piece in pieces:
         if piece == b"..":

@@ -60,7 +60,7 @@ fn read(keys: &[Value], rules: JwkRules) -> Result<JwkSet, JwkSetError> {
 }
 
 fn fault(key: Value, rules: JwkRules) -> JwkFault {
-    match read(&[key.clone()], rules) {
+    match read(std::slice::from_ref(&key), rules) {
         Err(JwkSetError::NoneUsable(fault)) => fault,
         other => panic!("{key}: {other:?}"),
     }
@@ -110,7 +110,8 @@ fn every_kind_of_key_is_bound_to_one_algorithm() {
             Algorithm::HS384,
         ),
     ] {
-        let set = read(&[key.clone()], rules).unwrap_or_else(|error| panic!("{key}: {error}"));
+        let set = read(std::slice::from_ref(&key), rules)
+            .unwrap_or_else(|error| panic!("{key}: {error}"));
         assert_eq!(set.keys[0].key.algorithm(), expected, "{key}");
         assert_eq!(set.ignored, []);
     }
@@ -196,6 +197,10 @@ fn keys_that_are_not_understood_are_passed_over_and_alone_are_none() {
         ),
         (with(secret(), json!({"alg": "RS256"})), JwkFault::Algorithm),
         (with(secret(), json!({"k": ""})), JwkFault::Member("k")),
+        (
+            with(secret(), json!({"k": "AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ"})),
+            JwkFault::Short,
+        ),
     ] {
         assert_eq!(fault(key.clone(), OURS), expected, "{key}");
         let set = read(&[key.clone(), p256()], OURS).expect("the neighbour serves");

@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 
 use super::bearer;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict};
+use crate::http::lookalike;
 use crate::jwt::{LONGEST_TOKEN, Member, decode_base64url, members};
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{
@@ -151,6 +152,8 @@ impl Scheme for JweDecrypt {
         decrypted
             .map(|value| {
                 // Never a client's own in the place of what was in a token.
+                let names = std::iter::once(self.forward_header.as_str());
+                lookalike::remove(req.head, names);
                 drop(req.head.remove_header(&self.forward_header));
                 if let Some(value) = value {
                     // The name is valid, so this cannot fail.
@@ -339,10 +342,12 @@ mod tests {
         let hooks = built(&DEF, &json!({"header": "X-In", "forward_header": "X-Out"}));
         let exchange = Exchange::get("/")
             .header("X-In", &token)
+            .header("X_Out", "forged")
             .header("X-Out", "forged");
         let mut exchange = with_consumers(exchange);
         assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
         assert_eq!(exchange.values("x-out"), ["hello world"]);
+        assert!(exchange.values("x_out").is_empty());
         assert_eq!(exchange.values("x-in"), [token]);
     }
 

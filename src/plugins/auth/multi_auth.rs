@@ -42,6 +42,7 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     }
     let mut ways = Vec::new();
     let mut redacted: Vec<Box<str>> = Vec::new();
+    let mut warnings = Vec::new();
     let mut reads_body = false;
     for (place, plugins) in config.auth_plugins.iter().enumerate() {
         let field = format!("auth_plugins[{place}]");
@@ -52,6 +53,9 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         };
         let hooks = way(name, settings, &field, ctx)?;
         redacted.extend(hooks.redacted().iter().cloned());
+        let warned = hooks.warnings().iter();
+        warnings
+            .extend(warned.map(|(inner, message)| (format!("{field}.{name}.{inner}"), *message)));
         reads_body |= hooks.reads_body;
         ways.extend(hooks.authenticate);
     }
@@ -68,6 +72,9 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     let hooks = redacted
         .iter()
         .fold(hooks, |hooks, name| hooks.redacts(name));
+    let hooks = warnings
+        .iter()
+        .fold(hooks, |hooks, (field, message)| hooks.warns(field, message));
     Ok(hooks.done())
 }
 
@@ -80,7 +87,9 @@ fn way(name: &str, settings: &Value, field: &str, ctx: &BuildCtx<'_>) -> Result<
         return refused(format!("{name} plugin is not supported"));
     }
     let Some(attr) = (ctx.attr_of)(name) else {
-        return refused(format!("{name}: a reference in its plugin_attr has no value"));
+        return refused(format!(
+            "{name}: a reference in its plugin_attr has no value"
+        ));
     };
     let ctx = BuildCtx {
         metadata: &Value::Null,

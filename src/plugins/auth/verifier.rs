@@ -285,7 +285,7 @@ mod tests {
 
     fn hashed_in(kept: &Kept, text: &str) -> Arc<Hashed> {
         let hash = Hash::parse(text).expect("text is a hash");
-        let hash = hash.ok().expect("hash is supported");
+        let hash = hash.expect("hash is supported");
         Arc::new(Hashed::new(hash, text, &KEY, kept))
     }
 

@@ -8,6 +8,7 @@ pub(super) mod consumer_restriction;
 pub(super) mod cors;
 pub(super) mod csrf;
 pub(super) mod ip_restriction;
+pub(super) mod public_api;
 
 /// Status and text of a plugin's fields `rejected_code` and `rejected_msg`. APISIX takes any status
 /// from 200.

@@ -33,7 +33,7 @@ fn verified(node: &Upstream) -> String {
 }
 
 fn node(authority: &Authority) -> Upstream {
-    let issued = certs::server(authority, &[NAME]);
+    let issued = certs::server(authority, &[NAME, "localhost"]);
     let key = certs::key_text(&issued).as_bytes();
     Upstream::start_tls(Behaviour::ok(), &issued.cert_pem, key)
 }
@@ -89,16 +89,26 @@ fn a_trust_store_out_of_a_manager_rotates() {
     let builder = with_early(Gateway::builder())
         .file("secrets/ca", first.cert_pem().unwrap())
         .bootstrap("apisix: { ssl: { ssl_trusted_certificate: '$secret://file/early/ca' } }");
-    let gateway = builder.resources(verified(&old)).start();
-    let status = || gateway.get("a", "/", &[]).status;
-    assert_eq!(status(), 200);
+    let plain = Upstream::start(Behaviour::ok());
+    let asking = format!(
+        "  - {{ id: b, uri: /asking, plugins: {{ forward-auth: {{ uri: 'https://localhost:{}/' }} }}, \
+         upstream: {{ type: roundrobin, nodes: {{ '{}': 1 }} }} }}\n",
+        old.addr.port(),
+        plain.addr
+    );
+    let gateway = builder.resources(verified(&old) + &asking).start();
+    // The node, and a server that a plugin asks.
+    let statuses = || ["/", "/asking"].map(|path| gateway.get("a", path, &[]).status);
+    assert_eq!(statuses(), [200, 200]);
     gateway.write_file("secrets/ca", second.cert_pem().unwrap());
-    wait_until("what is trusted no longer is refused", || status() == 502);
+    wait_until("what is trusted no longer is refused", || {
+        statuses() == [502, 403]
+    });
     gateway.write_file("secrets/ca", first.cert_pem().unwrap());
-    wait_until("and is taken again", || status() == 200);
+    wait_until("and is taken again", || statuses() == [200, 200]);
     // What is no certificate trusts nothing.
     gateway.write_file("secrets/ca", "zqxmark".repeat(40));
-    wait_until("verified upstreams refuse", || status() == 503);
+    wait_until("verified upstreams refuse", || statuses() == [503, 403]);
     assert!(!gateway.log().contains("zqxmark"));
 }
 

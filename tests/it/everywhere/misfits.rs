@@ -19,6 +19,37 @@ const PLUGINS: &[(&str, &str, &str, &str)] = &[
         "bad zqxmark",
         "must be a header name",
     ),
+    ("forward-auth", "uri: '@'", "zqxmark", "expected http(s)://"),
+    (
+        "forward-auth",
+        "uri: 'http://a', request_method: '@'",
+        "zqxmark",
+        "must be GET or POST",
+    ),
+    (
+        "forward-auth",
+        "uri: 'http://a', extra_headers: { X-A: '@' }",
+        "a\nzqxmark",
+        "must be a header value",
+    ),
+    (
+        "forward-auth",
+        "uri: 'http://a', upstream_headers: ['@']",
+        "bad zqxmark",
+        "must be a header name",
+    ),
+    (
+        "authz-casdoor",
+        "endpoint_addr: '@', client_id: a, client_secret: b, callback_url: 'http://a/b'",
+        "zqxmark",
+        "expected http(s)://",
+    ),
+    (
+        "authz-casdoor",
+        "endpoint_addr: 'http://a', client_id: a, client_secret: b, callback_url: '@'",
+        "http://zqxmark",
+        "must have a path",
+    ),
     ("request-id", "algorithm: '@'", "zqxmark", "expected one of"),
     (
         "request-id",

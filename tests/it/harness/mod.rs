@@ -6,6 +6,7 @@
 )]
 
 pub mod audit;
+pub mod casdoor;
 pub mod certs;
 pub mod chaos;
 pub mod client;
@@ -16,17 +17,24 @@ pub mod google;
 pub mod h2;
 pub mod moto;
 pub mod openbao;
+pub mod pipe;
 pub mod ports;
 pub mod relay;
+pub mod service;
+pub mod slapd;
 pub mod tools;
 pub mod upstream;
 pub mod wire;
+pub mod wolf;
 
 pub use client::Connection;
 pub use drongo::Drongo;
 pub use gateway::{Gateway, wait_until};
 pub use google::Google;
 pub use openbao::OpenBao;
+pub use pipe::Pipe;
 pub use relay::{Relay, Relaying};
+pub use service::{Service, said};
+pub use slapd::Slapd;
 pub use tools::tool;
 pub use upstream::{Behaviour, Upstream};

@@ -77,6 +77,11 @@ fn is_shown(n: usize) -> bool {
     n % (10 * PER_DOCUMENT) < 2
 }
 
+/// Half of them have keys, half have passwords.
+fn is_key(n: usize) -> bool {
+    n.is_multiple_of(2)
+}
+
 fn reference(n: usize) -> String {
     let (document, k) = (n / PER_DOCUMENT, n % PER_DOCUMENT);
     match Source::of(n) {
@@ -93,7 +98,8 @@ fn resources(marks: &Marks, generation: usize, bao: &OpenBao, upstream: &Upstrea
          - {{ id: vault/main, uri: '{}', prefix: secret, kv_version: 2, token: '{}', ttl: 600, \
          tls: {{ ca: bao-ca.pem }} }}\n\
          upstreams:\n  - {{ id: up, type: roundrobin, nodes: {{ '{}': 1 }} }}\n\
-         routes:\n  - {{ id: keys, uri: /keys, plugins: {{ key-auth: {{}} }}, upstream_id: up }}\n\
+         routes:\n  - {{ id: keys, uri: /keys, plugins: {{ key-auth: {{}} }}, upstream_id: up }}\n  \
+         - {{ id: passwords, uri: /passwords, plugins: {{ basic-auth: {{}} }}, upstream_id: up }}\n\
          consumers:\n",
         bao.addr, bao.token, upstream.addr
     );
@@ -102,19 +108,27 @@ fn resources(marks: &Marks, generation: usize, bao: &OpenBao, upstream: &Upstrea
             Source::Literal => marks.credential(n, generation),
             _ => reference(n),
         };
-        let plugin = format!("key-auth: {{ key: {value} }}");
+        let plugin = if is_key(n) {
+            format!("key-auth: {{ key: {value} }}")
+        } else {
+            format!("basic-auth: {{ username: u{n}, password: {value} }}")
+        };
         let _ = writeln!(yaml, "  - {{ username: c{n}, plugins: {{ {plugin} }} }}");
     }
     yaml
 }
 
 /// Path and header that present the credential.
-fn presenting(credential: &str) -> (&'static str, &'static str, String) {
-    ("/keys", "apikey", credential.to_owned())
+fn presenting(n: usize, credential: &str) -> (&'static str, &'static str, String) {
+    if is_key(n) {
+        return ("/keys", "apikey", credential.to_owned());
+    }
+    let basic = STANDARD.encode(format!("u{n}:{credential}"));
+    ("/passwords", "Authorization", format!("Basic {basic}"))
 }
 
-fn status(gateway: &Gateway, credential: &str) -> u16 {
-    let (path, header, value) = presenting(credential);
+fn status(gateway: &Gateway, n: usize, credential: &str) -> u16 {
+    let (path, header, value) = presenting(n, credential);
     gateway.get("h", path, &[(header, &value)]).status
 }
 
@@ -126,7 +140,7 @@ fn shown() -> impl Iterator<Item = usize> {
 fn assert_served(gateway: &Gateway, marks: &Marks, generation: impl Fn(Source) -> usize) {
     for n in shown() {
         let credential = marks.credential(n, generation(Source::of(n)));
-        assert_eq!(status(gateway, &credential), 200, "consumer {n}");
+        assert_eq!(status(gateway, n, &credential), 200, "consumer {n}");
     }
 }
 
@@ -191,11 +205,11 @@ async fn no_credential_stands_in_memory_that_no_request_has_carried() {
     }
     let gateway = builder.start();
     assert_served(&gateway, &marks, |_| 0);
-    assert_eq!(status(&gateway, "wrong"), 401);
+    assert_eq!(status(&gateway, 0, "wrong"), 401);
     assert_gone(&gateway, "after the load", &marks.hidden);
 
     // A request that holds the snapshot of before: it is freed by a traffic thread.
-    let (path, header, value) = presenting(&marks.credential(0, 0));
+    let (path, header, value) = presenting(0, &marks.credential(0, 0));
     let mut held = Connection::open(gateway.http());
     held.send(format!(
         "POST {path} HTTP/1.1\r\nHost: h\r\n{header}: {value}\r\nContent-Length: 2\r\n\r\na"
@@ -211,7 +225,7 @@ async fn no_credential_stands_in_memory_that_no_request_has_carried() {
     for n in shown() {
         let credential = marks.credential(n, generation(Source::of(n)));
         wait_until("the rotated credential is in force", || {
-            status(&gateway, &credential) == 200
+            status(&gateway, n, &credential) == 200
         });
     }
     held.send("b");

@@ -19,7 +19,10 @@ pub fn broken(good: &str) -> Vec<String> {
     ];
     let plugins = [
         format!("key-auth: {secret}"),
-        format!("key-auth: {{ header: [{secret}] }}"),
+        format!("key-auth: {{ header: ['{secret} x'] }}"),
+        format!("key-auth: {{ header: {{ a: {secret} }} }}"),
+        format!("key-auth: {{ bearer: {secret} }}"),
+        format!("basic-auth: {{ realm: '\"{secret}' }}"),
         format!("key-auth: {{ hide_credentials: {secret} }}"),
         format!("ip-restriction: {{ whitelist: [{secret}] }}"),
         format!("ip-restriction: {{ whitelist: {secret} }}"),
@@ -102,6 +105,19 @@ pub fn broken(good: &str) -> Vec<String> {
         format!("username: c4, plugins: {{ key-auth: {{ key: '{secret}', key: x }} }}"),
         format!("username: c5, labels: {secret}, plugins: {{ key-auth: {{ key: {secret} }} }}"),
         format!("username: c6, plugins: {{ unknown-plugin: {{ password: {secret} }} }}"),
+        format!(
+            "username: c7, plugins: {{ basic-auth: {{ username: '{secret}:', password: {secret} }} }}"
+        ),
+        format!(
+            "username: c8, plugins: {{ basic-auth: {{ username: u, password: '$5${secret}$x' }} }}"
+        ),
+        format!(
+            "username: c9, plugins: {{ key-auth: {{ key: '$argon2id$v=19$m=8,t=1,p=1${secret}${secret}' }} }}"
+        ),
+        format!("username: c10, plugins: {{ key-auth: {{ key: {secret}, key_prefix: other }} }}"),
+        format!(
+            "username: c11, plugins: {{ basic-auth: {{ username: u, password: [{secret}] }} }}"
+        ),
     ];
     let consumers: String = consumers
         .iter()

@@ -41,6 +41,8 @@ consumers:
   - {{ username: literal, plugins: {{ key-auth: {{ key: literal-{MARK} }} }} }}
   - {{ username: twin, plugins: {{ key-auth: {{ key: literal-{MARK} }} }} }}
   - {{ username: refused, plugins: {{ key-auth: {{ key: $secret://vault/refused/consumer/key }} }} }}
+  - {{ username: basic, plugins: {{ basic-auth: {{ username: u, password: literal-{MARK} }} }} }}
+  - {{ username: hashed, plugins: {{ basic-auth: {{ username: h, password: '{hash}' }} }} }}
 ssls:
   - {{ id: secret, sni: secret.test, cert: $secret://vault/env/tls/cert, key: $secret://vault/env/tls/key }}
   - {{ id: literal, sni: literal.test, cert: {cert}, key: {key} }}
@@ -56,6 +58,7 @@ routes:
     upstream_id: up
   - {{ id: custom, host: custom.test, uri: /*, plugins: {{ key-auth: {{ header: X-Key, query: k }}, csrf: {{ key: csrf-{MARK} }} }}, upstream_id: up }}
   - {{ id: dead, host: dead.test, uri: /*, plugins: {{ key-auth: {{}} }}, upstream_id: dead }}
+  - {{ id: basic, host: basic.test, uri: /*, plugins: {{ basic-auth: {{}} }}, upstream_id: up }}
   - id: literal-field
     host: field.test
     uri: /*
@@ -73,6 +76,7 @@ upstreams:
   - {{ id: dead, type: roundrobin, nodes: {{ "127.0.0.1:1": 1 }} }}
 "#,
         folder = folder.display(),
+        hash = bcrypt::hash(marked("hashed"), 4).unwrap(),
         uri = bao.addr,
         token = bao.token,
         node = upstream.addr,
@@ -121,6 +125,16 @@ fn traffic(gateway: &Gateway, ca: &str) -> Vec<u8> {
         ("Authorization", &*bearer),
         ("X-Vault-Token", &*wrong),
     ];
+    let encode = |pair: String| base64::engine::general_purpose::STANDARD.encode(pair);
+    for (user, password) in [("u", marked("literal")), ("h", marked("hashed"))] {
+        let basic = format!("Basic {}", encode(format!("{user}:{password}")));
+        let headers = [("Authorization", &*basic)];
+        assert_eq!(get("basic.test", "/", &headers), 200, "{user}");
+    }
+    for user in ["u", "h", "nobody"] {
+        let basic = format!("Basic {}", encode(format!("{user}:{wrong}")));
+        assert_eq!(get("basic.test", "/", &[("Authorization", &*basic)]), 401);
+    }
     for host in ["guarded.test", "field.test", "unknown.test", "dead.test"] {
         get(host, "/", &headers);
         get(host, "/", &[("Authorization", &format!("Basic {basic}"))]);

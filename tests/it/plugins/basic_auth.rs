@@ -63,13 +63,16 @@ fn a_name_and_its_password_name_the_consumer_to_the_upstream() {
     assert_eq!(seen.header("authorization"), None);
 }
 
+/// Path, headers, and what the refusal says: body and realm.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str);
+
 #[test]
 fn refusals_are_exact_and_keep_the_connection() {
     let (upstream, gateway) = start(RESOURCES);
     let mut connection = gateway.connect();
     let right = basic(b"alice:se:cr:et");
     let twice = [("Authorization", &*right), ("Authorization", &*right)];
-    let cases: [(&str, &[(&str, &str)], &str, &str); 14] = [
+    let cases: [Case<'_>; 14] = [
         ("/plain", &[], MISSING, "basic"),
         ("/hidden", &[], MISSING, "shop"),
         ("/plain", &[("Authorization", "")], MALFORMED, "basic"),

@@ -237,11 +237,9 @@ fn the_next_node_gets_the_whole_body_again() {
         assert_eq!(connection.expect_reply().status, 200);
     }
     let received = good.take();
-    assert_eq!(
-        (received.len(), bad.count()),
-        (2, 1),
-        "one came by way of the bad node"
-    );
+    assert_eq!(received.len(), 2);
+    // A retry takes a turn too, so that both may have begun there.
+    assert!(bad.count() > 0, "one came by way of the bad node");
     assert!(received.iter().all(|request| request.body == body));
 }
 
@@ -492,46 +490,43 @@ fn bodies_that_are_held_have_a_bound_together() {
         .bootstrap("claviger: { limits: { held_body_bytes: 300000 } }")
         .resources(resources(&format!("{{ '{}': 1 }}", node.addr), ""))
         .start();
-    let (half, more) = (body(200_000), body(110_000));
-    for chunked in [false, true] {
-        // This one holds its part until it ends.
-        let framing = if chunked {
-            CHUNKED.to_owned()
-        } else {
-            declared(half.len())
-        };
-        let (first, rest) = half.split_at(199_999);
-        let piece = |bytes: &[u8]| match chunked {
-            true => [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat(),
-            false => bytes.to_vec(),
-        };
-        let mut holding = gateway.connect();
-        holding.send(head(&signed_body("PUT", "/body", &half), &framing));
-        holding.send(piece(first));
-        wait_until("there is no room for another", || {
-            let mut connection = gateway.connect();
-            send(
-                &mut connection,
-                &signed_body("PUT", "/body", &more),
-                &more,
-                chunked,
-            );
-            connection.expect_reply().status == 503
-        });
-        holding.send(piece(rest));
-        holding.send(if chunked { "0\r\n\r\n" } else { "" });
-        assert_eq!(holding.expect_reply().status, 200);
-        assert!(node.take().iter().any(|request| request.body == half));
-        wait_until("room is given back", || {
-            let mut connection = gateway.connect();
-            send(
-                &mut connection,
-                &signed_body("PUT", "/body", &more),
-                &more,
-                chunked,
-            );
-            connection.expect_reply().status == 200
-        });
-        node.take();
+    let half = body(200_000);
+    let (first, rest) = half.split_at(199_999);
+    let framing = declared(half.len());
+    let mut clients = [gateway.connect(), gateway.connect()];
+    for client in &mut clients {
+        client.set_read_timeout(std::time::Duration::from_millis(20));
+        client.send(head(&signed_body("PUT", "/body", &half), &framing));
+        client.send(first);
     }
+    // There is no room for both.
+    let mut refused = None;
+    wait_until("one is refused", || {
+        refused = clients.iter_mut().position(|client| {
+            let reply = client.reply().ok().flatten();
+            reply.is_some_and(|reply| reply.status == 503)
+        });
+        refused.is_some()
+    });
+    let held = &mut clients[1 - refused.unwrap()];
+    held.set_read_timeout(std::time::Duration::from_secs(20));
+    held.send(rest);
+    assert_eq!(held.expect_reply().status, 200);
+    assert!(node.take().pop().unwrap().body == half);
+    wait_until("room is given back", || {
+        let mut connection = gateway.connect();
+        let fields = signed_body("PUT", "/body", &half);
+        send(&mut connection, &fields, &half, false);
+        connection.expect_reply().status == 200
+    });
+    // Of unknown length, and so held back on its way.
+    let long = body(400_000);
+    let mut connection = gateway.connect();
+    send(
+        &mut connection,
+        &signed_body("PUT", "/body", &long),
+        &long,
+        true,
+    );
+    assert_eq!(connection.expect_reply().status, 503);
 }

@@ -2,8 +2,6 @@
 //! RFC 7617). Keeps digests or the configured hashes of passwords, and says of no name whether
 //! there is such a consumer: not by its answer, and not by the work an answer costs.
 
-mod header;
-
 #[cfg(test)]
 mod tests;
 
@@ -13,7 +11,7 @@ use futures::future::BoxFuture;
 use http::header::AUTHORIZATION;
 use serde::Deserialize;
 
-use self::header::Presented;
+use super::basic::{Presented, has_controls};
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use super::stored::Stored;
 use super::verifier::{Answer, Question, Verifier, busy};
@@ -118,11 +116,6 @@ fn credential(config: CredentialConfig, ctx: &CredentialCtx<'_>) -> Result<Crede
     })
 }
 
-/// RFC 7617 §2: neither part may have any.
-fn has_controls(text: &[u8]) -> bool {
-    text.iter().any(u8::is_ascii_control)
-}
-
 const NO_CONTROLS: &str = "must not contain control characters, such as a line break at its end";
 
 impl Scheme for BasicAuth {
@@ -173,14 +166,11 @@ impl Scheme for BasicAuth {
 
 impl BasicAuth {
     fn presented(&self, req: &RequestCtx<'_>) -> Result<Presented, Failure<'_>> {
-        let mut values = req.head.headers.get_all(AUTHORIZATION).iter();
-        let Some(value) = values.next() else {
-            return Err(Failure::ready(AuthFailure::Missing, &self.missing));
-        };
-        // Of two, the upstream might read the other (RFC 9110 §11.6.2 knows one).
-        let alone = values.next().is_none();
-        let presented = alone.then(|| Presented::parse(value.as_bytes())).flatten();
-        presented.ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.malformed))
+        let presented = Presented::of(&req.head.headers, &AUTHORIZATION, "Basic");
+        let missing = || Failure::ready(AuthFailure::Missing, &self.missing);
+        presented
+            .ok_or_else(missing)?
+            .ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.malformed))
     }
 
     /// What has to be computed, and what a right password leads to.

@@ -211,6 +211,7 @@ mod tests {
             memory.id("key", b"token"),
             memory.id("key", b"token\0"),
             memory.id("key", b"toke"),
+            memory.id("iss", b"token"),
             memory.id("keyt", b"oken"),
             memory.id("", b"keytoken"),
             Remembered::new(10, Duration::from_secs(300)).id("key", b"token"),

@@ -1,11 +1,11 @@
-//! `Authorization: Basic …` to name and password, by RFC 7617 and RFC 9110 §11.4.
+//! `Authorization: Basic …` to name and password, by RFC 7617 and RFC 9110 §11.4; also under the
+//! name of another scheme.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use http::{HeaderMap, HeaderName};
 use zeroize::Zeroizing;
-
-use super::has_controls;
 
 /// Name and password as the client sent them: bytes, neither empty. Wiped when dropped.
 pub(super) struct Presented {
@@ -14,14 +14,28 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// `None` where the header is no such credential.
+    /// Out of the header of this name, where there is one: `Some(None)` where it is no such
+    /// credential of this scheme.
+    pub(super) fn of(headers: &HeaderMap, name: &HeaderName, scheme: &str) -> Option<Option<Self>> {
+        let mut values = headers.get_all(name).iter();
+        let value = values.next()?;
+        // Of two, the upstream might read the other (RFC 9110 §11.6.2 knows one).
+        let alone = values.next().is_none();
+        Some(
+            alone
+                .then(|| Self::parse(value.as_bytes(), scheme))
+                .flatten(),
+        )
+    }
+
+    /// `None` where the header is no such credential of this scheme.
     ///
     /// The scheme in any case, one or more spaces, base64 (padded or not) and nothing else; in it
     /// a name, the first colon, and a password that may hold further ones.
-    pub(super) fn parse(value: &[u8]) -> Option<Self> {
+    fn parse(value: &[u8], scheme: &str) -> Option<Self> {
         let value = value.trim_ascii();
-        let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
-        if !scheme.eq_ignore_ascii_case(SCHEME) || rest.first() != Some(&b' ') {
+        let (found, rest) = value.split_at_checked(scheme.len())?;
+        if !found.eq_ignore_ascii_case(scheme.as_bytes()) || rest.first() != Some(&b' ') {
             return None;
         }
         let spaces = rest.iter().take_while(|byte| **byte == b' ').count();
@@ -48,7 +62,10 @@ impl Presented {
     }
 }
 
-const SCHEME: &[u8] = b"basic";
+/// Whether a control character is in it: RFC 7617 §2 allows none.
+pub(super) fn has_controls(text: &[u8]) -> bool {
+    text.iter().any(u8::is_ascii_control)
+}
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
@@ -62,7 +79,7 @@ mod tests {
     use super::*;
 
     fn parsed(value: impl AsRef<[u8]>) -> Option<(Vec<u8>, Vec<u8>)> {
-        let presented = Presented::parse(value.as_ref())?;
+        let presented = Presented::parse(value.as_ref(), "Basic")?;
         Some((presented.username().into(), presented.password().into()))
     }
 
