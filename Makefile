@@ -85,6 +85,7 @@ ci: ## what CI runs
 .PHONY: bench
 bench: ## CPU per request beside bare Pingora and nginx
 	@scripts/bench.sh
+	@scripts/bench-auth.sh
 
 .PHONY: bench-secrets
 bench-secrets: ## 100 000 consumers in OpenBao: load, memory, one rotation, beside their bars

@@ -26,15 +26,14 @@ case_of() {
     gateway "${name//[^a-z0-9]/-}" "$port" --routes 10 "$@"
     add "$name" "$pid" "$port" 10 "$dir/${name//[^a-z0-9]/-}/keys.txt" "$header"
 }
-uncached='remember: false'
 case_of "no auth" 18010 apikey --consumers 10
 KEYS[no auth]=-
 case_of "key-auth, 10 consumers" 18015 apikey --consumers 10 --auth key-auth
 case_of "key-auth, 100 000 consumers" 18020 apikey --consumers 100000 --auth key-auth
-case_of "HS256" 18025 authorization --consumers 1000 --auth jwt-hs256 --settings "$uncached"
-case_of "HS256, remembered" 18030 authorization --consumers 1000 --auth jwt-hs256 --settings 'remember: true'
-case_of "RS256" 18035 authorization --consumers 200 --auth jwt-rs256 --settings "$uncached"
-case_of "RS256, remembered" 18040 authorization --consumers 200 --auth jwt-rs256 --settings 'remember: true'
+case_of "HS256" 18025 authorization --consumers 1000 --auth jwt-hs256 --forget
+case_of "HS256, remembered" 18030 authorization --consumers 1000 --auth jwt-hs256
+case_of "RS256" 18035 authorization --consumers 200 --auth jwt-rs256 --forget
+case_of "RS256, remembered" 18040 authorization --consumers 200 --auth jwt-rs256
 wrong="wrong keys, 100 000 consumers"
 add "$wrong" "${PID[key-auth, 100 000 consumers]}" 18020 10 "$dir/key-auth--100-000-consumers/wrong.txt"
 REFUSED[$wrong]=1

@@ -57,7 +57,7 @@ def credential(n: int, scheme: str | None) -> str:
 def route(n: int, args: argparse.Namespace, host: str | None = None) -> str:
     plugins = "prometheus: {}"
     if args.auth:
-        plugins += f", {args.auth.partition('-')[0]}-auth: {{ {args.settings} }}"
+        plugins += f", {args.auth.partition('-')[0]}-auth: {{}}"
     return (
         f"  - id: r{n}\n    host: {host or f'r{n}.bench.test'}\n    uri: /*\n"
         f"    plugins: {{ {plugins} }}\n    upstream_id: app\n"
@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--routes", type=int, default=10)
     parser.add_argument("--consumers", type=int, default=10)
     parser.add_argument("--auth", choices=["key-auth", "jwt-hs256", "jwt-rs256"], help="on every route")
-    parser.add_argument("--settings", default="", help="of the auth plugin, as in YAML")
+    parser.add_argument("--forget", action="store_true", help="verify each token anew")
     parser.add_argument("--folder", action="store_true", help="resources as many small files")
     parser.add_argument("--port", type=int, required=True, help="and the next two")
     parser.add_argument("--upstream", default="127.0.0.1:18001")
@@ -121,7 +121,10 @@ def main() -> None:
         write("apisix.yaml", text)
         if args.change:
             return
-    (out / "config.yaml").write_text(json.dumps(benchlib.bootstrap(args, out), indent=2))
+    bootstrap = benchlib.bootstrap(args, out)
+    if args.forget:
+        bootstrap["plugin_attr"]["jwt-auth"] = {"remembered_tokens": 0}
+    (out / "config.yaml").write_text(json.dumps(bootstrap, indent=2))
     secrets = out / "secrets"
     secrets.mkdir(mode=0o700, exist_ok=True)
     keys: dict[str, dict[str, str]] = {}

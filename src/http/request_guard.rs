@@ -2,7 +2,7 @@
 //! ambiguous framing, bare LF, a missing or doubtful host, oversized heads.
 
 use ::http::{HeaderName, Version, header};
-use memchr::{memchr_iter, memmem};
+use memchr::memchr_iter;
 use pingora_http::RequestHeader;
 
 use super::host::without_port;
@@ -97,27 +97,41 @@ impl Refusal {
 /// # Errors
 /// The request is to be refused.
 pub fn check_raw(raw: &[u8], rules: &GuardRules) -> Result<(), Refusal> {
-    if memchr_iter(b'\n', raw).any(|at| at == 0 || raw[at - 1] != b'\r') {
-        return Err(Refusal::BareLineFeed);
+    let mut start = 0;
+    let mut line_end = None;
+    let (mut coded, mut counted) = (false, false);
+    let mut look_at = |field: &[u8]| {
+        coded |= is_field(field, b"transfer-encoding");
+        counted |= is_field(field, b"content-length");
+    };
+    for at in memchr_iter(b'\n', raw) {
+        if at == 0 || raw[at - 1] != b'\r' {
+            return Err(Refusal::BareLineFeed);
+        }
+        match line_end {
+            None => line_end = Some(at - 1),
+            Some(_) => look_at(&raw[start..at]),
+        }
+        start = at + 1;
     }
-    let line_end = memmem::find(raw, b"\r\n").unwrap_or(raw.len());
-    if line_end > rules.max_target_bytes {
+    if line_end.is_some() {
+        look_at(&raw[start..]);
+    }
+    if line_end.unwrap_or(raw.len()) > rules.max_target_bytes {
         return Err(Refusal::TargetTooLong);
     }
     if raw.len() > rules.max_header_bytes {
         return Err(Refusal::HeadTooLarge);
     }
-    let fields = || raw[line_end..].split(|&byte| byte == b'\n').skip(1);
-    let named = |name: &[u8]| {
-        fields().any(|field| {
-            let field = field.get(..name.len() + 1).unwrap_or_default();
-            field.last() == Some(&b':') && field[..name.len()].eq_ignore_ascii_case(name)
-        })
-    };
-    if named(b"transfer-encoding") && named(b"content-length") {
+    if coded && counted {
         return Err(Refusal::AmbiguousLength);
     }
     Ok(())
+}
+
+/// Whether the line is a field of this name, which is in lower case.
+fn is_field(line: &[u8], name: &[u8]) -> bool {
+    line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name)
 }
 
 /// Checks a parsed head, of any HTTP version.

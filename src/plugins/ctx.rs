@@ -425,20 +425,22 @@ impl RequestCtx<'_> {
     /// Attaches the consumer and the identity headers of `spec/02` §1.1, removing forged ones, also
     /// those that an application behind CGI or WSGI would take for them.
     pub fn attach_consumer(&mut self, attached: Attached) {
-        lookalike::remove(self.head, IDENTITY.into_iter());
+        if lookalike::has_any(self.head, &IDENTITY) {
+            self.remove_identity();
+        }
         let consumer = &attached.consumer;
-        self.set_or_remove("X-Consumer-Username", Some(&consumer.username));
-        self.set_or_remove("X-Credential-Identifier", attached.credential_id.as_deref());
-        self.set_or_remove("X-Consumer-Custom-ID", consumer.custom_id());
+        self.identify("X-Consumer-Username", Some(&consumer.username));
+        self.identify("X-Credential-Identifier", attached.credential_id.as_deref());
+        self.identify("X-Consumer-Custom-ID", consumer.custom_id());
         self.state.consumer = Some(attached);
     }
 
     /// The name as a text: Pingora keeps a static one as it is, where it would copy a `HeaderName`.
-    fn set_or_remove(&mut self, name: &'static str, value: Option<&str>) {
-        match value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok()) {
+    fn identify(&mut self, name: &'static str, value: Option<&str>) {
+        let value = value.and_then(|value| HeaderValue::from_bytes(value.as_bytes()).ok());
+        if let Some(value) = value {
             // The name is valid, so this cannot fail.
-            Some(value) => drop(self.head.insert_header(name, value)),
-            None => drop(self.head.remove_header(name)),
+            drop(self.head.insert_header(name, value));
         }
     }
 }
