@@ -31,7 +31,6 @@ mod tests {
             for text in ["YTpiYg==", "YTpiYg"] {
                 assert_eq!(engine.decode(text).as_deref(), Ok(&b"a:bb"[..]), "{text}");
             }
-            assert!(engine.decode("YTpiYg=").is_err(), "half a padding");
             assert!(engine.decode("YTpiY").is_err(), "cut short");
         }
         assert!(STANDARD.decode("YTpiYh").is_err() && URL_SAFE.decode("YTpiYh").is_err());
