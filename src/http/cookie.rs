@@ -6,7 +6,20 @@ use ::http::{HeaderMap, header};
 /// case. Quotes around a value are part of it, as the RFC has it. Nothing is decoded.
 #[must_use]
 pub fn find<'a>(field: &'a str, name: &str) -> Option<&'a str> {
-    field.split(';').find_map(|pair| {
+    all(field, name).next()
+}
+
+/// The values of all cookies of that name in all `Cookie` fields, in order; otherwise as
+/// [`find_in`].
+pub fn all_in<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = &'a str> {
+    let fields = headers.get_all(header::COOKIE).iter();
+    fields
+        .filter_map(|field| std::str::from_utf8(field.as_bytes()).ok())
+        .flat_map(move |field| all(field, name))
+}
+
+fn all<'a>(field: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
+    field.split(';').filter_map(move |pair| {
         let (found, value) = pair.split_once('=')?;
         (found.trim_matches(BLANK) == name).then(|| value.trim_matches(BLANK))
     })
@@ -16,10 +29,7 @@ pub fn find<'a>(field: &'a str, name: &str) -> Option<&'a str> {
 /// not UTF-8 is passed over.
 #[must_use]
 pub fn find_in<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    let fields = headers.get_all(header::COOKIE).iter();
-    fields
-        .filter_map(|field| std::str::from_utf8(field.as_bytes()).ok())
-        .find_map(|field| find(field, name))
+    all_in(headers, name).next()
 }
 
 /// One `Cookie` field without the cookies of that name; the rest stays as it was written. `None`
@@ -81,5 +91,7 @@ mod tests {
             headers.append(header::COOKIE, header::HeaderValue::from_static(field));
         }
         assert_eq!(find_in(&headers, "b"), Some("2"));
+        headers.append(header::COOKIE, header::HeaderValue::from_static("b=3; b=4"));
+        assert!(all_in(&headers, "b").eq(["2", "3", "4"]));
     }
 }

@@ -382,12 +382,18 @@ impl RequestCtx<'_> {
         }
     }
 
-    /// Replaces the request target; the first call keeps the original for logs.
+    /// Replaces the request target, path and query; the first call keeps the original for logs.
+    /// The authority stays: over HTTP/2 it is where the host stands.
     ///
     /// # Errors
     /// The text is not a valid request target.
-    pub fn set_target(&mut self, target: &str) -> Result<(), http::uri::InvalidUri> {
-        let uri: Uri = target.parse()?;
+    pub fn set_target(&mut self, target: &str) -> Result<(), http::Error> {
+        let mut uri: Uri = target.parse()?;
+        if self.head.uri.authority().is_some() && uri.authority().is_none() {
+            let mut parts = self.head.uri.clone().into_parts();
+            parts.path_and_query = uri.into_parts().path_and_query;
+            uri = Uri::from_parts(parts)?;
+        }
         self.keep_original();
         if self.state.received_path.is_none() {
             self.state.received_path = Some(self.path().to_owned());

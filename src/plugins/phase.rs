@@ -134,6 +134,7 @@ pub struct Hooks {
     pub(super) log: Option<Arc<dyn Log>>,
     pub(super) authenticate: Option<Arc<dyn Authenticate>>,
     pub(super) reads_body: bool,
+    open: bool,
     redacted: Vec<Box<str>>,
     warnings: Vec<(Box<str>, &'static str)>,
 }
@@ -152,6 +153,12 @@ impl Hooks {
     #[must_use]
     pub fn redacted(&self) -> &[Box<str>] {
         &self.redacted
+    }
+
+    /// Whether it lets requests pass that bring no credential.
+    #[must_use]
+    pub const fn is_open(&self) -> bool {
+        self.open
     }
 
     /// Settings that work and are dangerous, by field, and what there is to say of them.
@@ -201,6 +208,13 @@ impl<T> HooksOf<T> {
     #[must_use]
     pub fn reads_body(mut self) -> Self {
         self.hooks.reads_body = true;
+        self
+    }
+
+    /// It lets requests pass that bring no credential: no way in where others are to be asked.
+    #[must_use]
+    pub fn open(mut self) -> Self {
+        self.hooks.open = true;
         self
     }
 

@@ -152,7 +152,11 @@ impl ReadBody for Source<'_> {
     fn read(&mut self, limit: u64) -> BoxFuture<'_, std::result::Result<Ahead, BodyError>> {
         Box::pin(async move {
             if let Some(outcome) = &self.held.outcome {
-                return outcome.clone();
+                return match outcome {
+                    // Too long for whoever asked before. Its end is not there yet.
+                    Err(BodyError::TooLarge(received)) if *received <= limit => Ok(Ahead::Later),
+                    outcome => outcome.clone(),
+                };
             }
             let outcome = self.read_ahead(limit).await;
             let declined = matches!(outcome, Err(BodyError::TooLarge(_)));

@@ -94,7 +94,9 @@ impl Gateway {
             UpstreamLink::None | UpstreamLink::Refused => return Some(Response::status(503)),
             UpstreamLink::NotFound => return Some(Response::status(502)),
         }
-        exchange.upgrade = *websocket && session.is_upgrade_req();
+        // What follows an upgrade is no body, so that a body still to be checked forbids one.
+        let checked = exchange.state.body_checks.is_empty();
+        exchange.upgrade = *websocket && checked && session.is_upgrade_req();
         if !exchange.upgrade {
             let head = session.req_header_mut();
             head.remove_header(&header::UPGRADE);

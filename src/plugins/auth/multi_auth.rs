@@ -31,8 +31,28 @@ struct MultiAuthConfig {
 }
 
 struct MultiAuth {
-    ways: Box<[Arc<dyn Authenticate>]>,
+    ways: Box<[Way]>,
     throttle: Option<Arc<Throttle>>,
+}
+
+struct Way {
+    auth: Arc<dyn Authenticate>,
+    /// Names of headers, arguments and cookies that its credential may stand in.
+    names: Box<[Box<str>]>,
+}
+
+impl Way {
+    /// Whether its credential stands where that of the other never does.
+    fn is_apart_from(&self, other: &Self) -> bool {
+        let mut names = self.names.iter();
+        let same = |one: &str| {
+            other
+                .names
+                .iter()
+                .any(|name| name.eq_ignore_ascii_case(one))
+        };
+        names.all(|name| !same(name))
+    }
 }
 
 fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
@@ -57,7 +77,11 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         warnings
             .extend(warned.map(|(inner, message)| (format!("{field}.{name}.{inner}"), *message)));
         reads_body |= hooks.reads_body;
-        ways.extend(hooks.authenticate);
+        if hooks.is_open() {
+            warnings.push((format!("{field}.{name}"), OPEN));
+        }
+        let names = hooks.redacted().into();
+        ways.extend(hooks.authenticate.map(|auth| Way { auth, names }));
     }
     let multi = MultiAuth {
         ways: ways.into(),
@@ -121,16 +145,19 @@ impl MultiAuth {
             let mut challenge = None;
             let mut failures: SmallVec<[AuthFailure; 4]> = SmallVec::new();
             for way in &self.ways {
-                match way.authenticate(req).await {
+                match way.auth.authenticate(req).await {
                     // The ways before were not meant: the client has not failed.
-                    Ok(Admission::Known) => return Flow::Continue,
+                    Ok(Admission::Known) => {
+                        self.guessed_beside(req, way, &failures);
+                        return Flow::Continue;
+                    }
                     Ok(Admission::Anonymous(reason)) => {
                         failures.push(reason);
                         self.failed(req, &failures);
                         return Flow::Continue;
                     }
                     Err(refusal) if refusal.reason == AuthFailure::Throttled => {
-                        way.count(refusal.reason);
+                        way.auth.count(refusal.reason);
                         return refusal.answer.into();
                     }
                     Err(refusal) => {
@@ -149,11 +176,26 @@ impl MultiAuth {
     /// attempt of the address.
     fn failed(&self, req: &RequestCtx<'_>, failures: &[AuthFailure]) {
         for (way, reason) in self.ways.iter().zip(failures) {
-            way.count(*reason);
+            way.auth.count(*reason);
         }
         let guess = failures.iter().find(|reason| is_guess(**reason));
         if let (Some(throttle), Some(guess)) = (&self.throttle, guess) {
             throttle.failed(req.client_ip(), *guess);
+        }
+    }
+
+    /// A wrong credential that stood apart from the right one of `taken` was a guess all the same:
+    /// whoever has one good credential must not try others beside it for nothing.
+    fn guessed_beside(&self, req: &RequestCtx<'_>, taken: &Way, failures: &[AuthFailure]) {
+        let Some(throttle) = &self.throttle else {
+            return;
+        };
+        let mut failed = self.ways.iter().zip(failures);
+        let wrong = |reason| matches!(reason, AuthFailure::Unknown | AuthFailure::Mismatch);
+        // What cannot be read may be meant for the upstream.
+        let guess = failed.find(|(way, reason)| wrong(**reason) && way.is_apart_from(taken));
+        if let Some((_, reason)) = guess {
+            throttle.failed(req.client_ip(), *reason);
         }
     }
 
@@ -162,12 +204,14 @@ impl MultiAuth {
         for (way, reason) in self.ways.iter().zip(failures) {
             log::warn!(
                 "{} failed to authenticate the request, code: 401. error: {}",
-                way.name(),
+                way.auth.name(),
                 reason.label()
             );
         }
     }
 }
+
+const OPEN: &str = "lets in whoever brings no credential, so that no way after it is asked";
 
 /// APISIX sends the challenge of the last plugin that failed.
 fn refused(challenge: Option<HeaderValue>) -> Flow {
@@ -258,6 +302,18 @@ mod tests {
             assert_eq!(answered(&answer, "www-authenticate"), Some(challenge));
             assert_eq!(exchange.who(), None);
         }
+    }
+
+    #[test]
+    fn a_way_that_asks_for_nothing_is_told() {
+        let of = |strict: bool| {
+            let ways = json!([{"jwe-decrypt": {"strict": strict}}, {"key-auth": {}}]);
+            let hooks = built(&DEF, &json!({ "auth_plugins": ways }));
+            let fields = hooks.warnings().iter().map(|(field, _)| field.to_string());
+            fields.collect::<Vec<_>>()
+        };
+        assert_eq!(of(false), ["auth_plugins[0].jwe-decrypt"]);
+        assert!(of(true).is_empty());
     }
 
     #[test]

@@ -17,6 +17,10 @@ routes:
     uri: /any
     plugins: { multi-auth: { auth_plugins: [ { key-auth: {} }, { basic-auth: {} } ] } }
     NODE
+  - id: 6
+    uri: /any-reversed
+    plugins: { multi-auth: { auth_plugins: [ { basic-auth: {} }, { key-auth: {} } ] } }
+    NODE
   - id: 5
     uri: /any-guest
     plugins: { multi-auth: { auth_plugins: [ { key-auth: {} }, { basic-auth: { anonymous_consumer: guest } } ] } }
@@ -115,9 +119,14 @@ fn of_several_ways_only_what_none_of_them_took_counts() {
     let (_upstream, gateway) = throttled("60s");
     let wrong_key = [WRONG[0], BASIC];
     for _ in 0..5 {
-        let reply = from(&gateway, "10.0.0.1", "/any", &wrong_key);
+        let reply = from(&gateway, "10.0.0.1", "/any", &[BASIC]);
         assert_eq!(reply.status, 200, "the second way was meant");
+        let bearer = ("Authorization", "Bearer of.some.kind");
+        let reply = from(&gateway, "10.0.0.1", "/any-reversed", &[RIGHT[0], bearer]);
+        assert_eq!(reply.status, 200, "the upstream was meant");
     }
+    let reply = from(&gateway, "10.0.0.3", "/any", &wrong_key);
+    assert_eq!(reply.status, 200, "one of them is right");
     assert_eq!(failures(&gateway, "key-auth", "unknown"), 0);
     let wrong_both = [WRONG[0], ("Authorization", "Basic YWxpY2U6eA==")];
     for _ in 0..3 {
@@ -136,6 +145,19 @@ fn of_several_ways_only_what_none_of_them_took_counts() {
         assert_eq!(reply.status, 200);
     }
     assert_eq!(from(&gateway, "10.0.0.2", "/any-guest", WRONG).status, 429);
+}
+
+#[test]
+fn whoever_has_one_good_credential_cannot_guess_others_beside_it() {
+    let (_upstream, gateway) = throttled("60s");
+    let wrong = ("Authorization", "Basic YWxpY2U6eA==");
+    for _ in 0..3 {
+        let reply = from(&gateway, "10.0.0.1", "/any-reversed", &[RIGHT[0], wrong]);
+        assert_eq!(reply.status, 200);
+    }
+    let reply = from(&gateway, "10.0.0.1", "/any-reversed", &[RIGHT[0], wrong]);
+    assert_local(&reply, 429, REFUSED);
+    assert_eq!(failures(&gateway, "basic-auth", "mismatch"), 0);
 }
 
 #[test]

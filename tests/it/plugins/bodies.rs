@@ -1,6 +1,9 @@
 //! Bodies that a plugin has to see before anything of them goes upstream: by hmac-auth, which
 //! checks the body's digest. Whatever their size and framing, the node gets the very bytes.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+
 use bytes::Bytes;
 use http::Request;
 
@@ -202,6 +205,80 @@ routes:
     for ((reply, body), what) in replies.iter().zip(bodies).zip(sizes) {
         assert_eq!(reply.head.status, 200, "{what:?}");
         assert!(reply.body == body, "{what:?}: {}", reply.body.len());
+    }
+}
+
+/// A node that switches protocols as soon as it has the head, and what it gets from then on.
+fn switching() -> (SocketAddr, std::thread::JoinHandle<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut seen = Vec::new();
+        let mut byte = [0];
+        while !seen.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap_or(0) > 0 {
+            seen.extend(byte);
+        }
+        let head = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket";
+        let _ = stream.write_all(format!("{head}\r\n\r\n").as_bytes());
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        rest
+    });
+    (addr, serving)
+}
+
+#[test]
+fn an_upgrade_is_no_way_around_the_check_of_a_body() {
+    let (addr, node) = switching();
+    let routes = resources(&format!("{{ '{addr}': 1 }}"), "");
+    let routes = routes.replace("uri: /body,", "uri: /body, enable_websocket: true,");
+    let gateway = Gateway::start(routes);
+    let mut body = body(200_000);
+    let fields = signed_body("PUT", "/body", &body);
+    body[0] ^= 1;
+    let mut connection = gateway.connect();
+    let upgrade = format!("{CHUNKED}\r\nConnection: Upgrade\r\nUpgrade: websocket");
+    connection.send(head(&fields, &upgrade));
+    let sent = chunks(&body);
+    let (first, rest) = sent.split_at(100_000);
+    connection.send(first);
+    let reply = connection.expect_reply();
+    connection.send(rest);
+    drop(connection);
+    assert_eq!(reply.status, 502);
+    let passed = node.join().unwrap();
+    assert!(passed.is_empty(), "{} bytes went up", passed.len());
+}
+
+#[test]
+fn what_follows_a_body_in_the_same_read_is_no_part_of_it() {
+    let (node, gateway) = start("");
+    for size in [0, 1, K64, 200_000] {
+        let body = body(size);
+        let fields = signed_body("PUT", "/body", &body);
+        for (framing, sent) in [
+            (declared(size), body.clone()),
+            (CHUNKED.to_owned(), chunks(&body)),
+        ] {
+            let next = head(&[], &declared(0));
+            let mut connection = gateway.connect();
+            connection.send([head(&fields, &framing).as_bytes(), &sent, next.as_bytes()].concat());
+            // Pingora gives a request up where the next one comes before its answer.
+            let status = connection.expect_reply().status;
+            assert!(
+                status == 200 || status == 400 && size > 1,
+                "{status} {size}"
+            );
+            let next = connection.reply().ok().flatten();
+            assert!(next.is_none_or(|reply| reply.status == 401));
+            let seen = node.take();
+            assert!(seen.len() <= 1, "{size} {framing}");
+            assert!(
+                seen.iter().all(|seen| seen.body == body),
+                "{size} {framing}"
+            );
+        }
     }
 }
 
@@ -476,6 +553,12 @@ fn bodies_that_are_held_have_a_bound_together() {
         });
         refused.is_some()
     });
+    let page = gateway.metrics_page();
+    let reason = |name: &str| {
+        format!("claviger_auth_failures_total{{plugin=\"hmac-auth\",reason=\"{name}\"}} 1")
+    };
+    assert!(page.contains(&reason("unavailable")), "{page}");
+    assert!(!page.contains(&reason("digest")), "{page}");
     let held = &mut clients[1 - refused.unwrap()];
     held.set_read_timeout(std::time::Duration::from_secs(20));
     held.send(rest);

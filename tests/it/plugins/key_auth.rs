@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
+use bytes::Bytes;
+use http::Request;
 use serde_json::json;
 
 use super::{access_log, assert_local, curl, get, over, send_on, start, start_logging};
+use crate::harness::h2;
 use crate::harness::{Behaviour, Gateway, OpenBao, Upstream, wait_until};
 
 const RESOURCES: &str = "
@@ -70,6 +73,14 @@ fn a_hidden_key_never_reaches_the_upstream() {
         assert_eq!(seen.start, format!("GET {target} HTTP/1.1"));
         assert_eq!(seen.header("x-key"), None);
     }
+    // Over HTTP/2 the target carries the host too, and that stays.
+    let request = Request::get("http://shop.test/hidden?k=alice-key&b");
+    let replies = h2::requests(gateway.http(), vec![request.body(Bytes::new()).unwrap()]);
+    assert_eq!(replies[0].head.status, 200);
+    let seen = upstream.requests().pop().unwrap();
+    assert_eq!(seen.start, "GET /hidden?b HTTP/1.1");
+    assert_eq!(seen.header("host"), Some("shop.test"));
+    assert_eq!(seen.header("x-forwarded-host"), Some("shop.test"));
 }
 
 #[test]

@@ -21,6 +21,8 @@ routes:
   - {{ id: 1, uri: /any, plugins: {{ multi-auth: {{ auth_plugins: [{{ key-auth: {{ hide_credentials: true, header: $env://KEY_HEADER }} }}, {{ hmac-auth: {{ hide_credentials: true }} }}] }} }}, NODE }}
   - {{ id: 2, uri: /guest, plugins: {{ multi-auth: {{ auth_plugins: [{{ key-auth: {{}} }}, {{ hmac-auth: {{ anonymous_consumer: guest }} }}] }} }}, NODE }}
   - {{ id: 3, uri: /body, plugins: {{ multi-auth: {{ auth_plugins: [{{ hmac-auth: {{ validate_request_body: true }} }}, {{ key-auth: {{}} }}] }} }}, NODE }}
+  - {{ id: 5, uri: /once, plugins: {{ multi-auth: {{ auth_plugins: [{{ hmac-auth: {{ validate_request_body: true, reject_replays: true }} }}, {{ key-auth: {{}} }}] }} }}, NODE }}
+  - {{ id: 6, uri: /sizes, plugins: {{ multi-auth: {{ auth_plugins: [{{ hmac-auth: {{ validate_request_body: true, max_req_body_size: 10 }} }}, {{ hmac-auth: {{ validate_request_body: true }} }}] }} }}, NODE }}
   - {{ id: 4, uri: /broken, plugins: {{ multi-auth: {{ auth_plugins: [{{ key-auth: {{ header: $env://NOT_THERE }} }}, {{ hmac-auth: {{}} }}] }} }}, NODE }}
 "
     )
@@ -154,6 +156,57 @@ fn a_body_that_one_way_refused_goes_up_whole_by_the_next() {
     }
 }
 
+/// In one chunk.
+fn chunked(path: &str, fields: &[(String, String)], body: &[u8]) -> Vec<u8> {
+    let lines = fields.iter();
+    let lines: String = lines
+        .map(|(name, value)| format!("{name}: {value}\r\n"))
+        .collect();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: a\r\n{lines}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n",
+        body.len()
+    );
+    [head.as_bytes(), body, b"\r\n0\r\n\r\n"].concat()
+}
+
+#[test]
+fn the_digest_of_a_way_that_was_not_taken_binds_nobody() {
+    let (upstream, gateway) = started();
+    wait_until("routes serve", || get(&gateway, "/any", &[]).status == 401);
+    let signed = vec![b'a'; 200_000];
+    let mut fields = signed_body("POST", "/once", &signed);
+    let mut connection = gateway.connect();
+    connection.send(chunked("/once", &fields, &signed));
+    assert_eq!(connection.expect_reply().status, 200);
+    // The signature is used up, so the key lets in, with whatever body.
+    fields.push(("apikey".to_owned(), "bob-key".to_owned()));
+    let sent = vec![b'b'; 200_000];
+    connection.send(chunked("/once", &fields, &sent));
+    assert_eq!(connection.expect_reply().status, 200);
+    let seen = upstream.take().pop().unwrap();
+    assert_eq!(seen.header("x-consumer-username"), Some("bob"));
+    assert!(seen.body == sent);
+}
+
+#[test]
+fn a_body_too_long_for_one_way_may_fit_the_next() {
+    let (upstream, gateway) = started();
+    wait_until("routes serve", || get(&gateway, "/any", &[]).status == 401);
+    for size in [20, 100_000] {
+        let body = vec![b'a'; size];
+        let fields = signed_body("POST", "/sizes", &body);
+        let mut connection = gateway.connect();
+        connection.send(chunked("/sizes", &fields, &body));
+        assert_eq!(connection.expect_reply().status, 200, "{size}");
+        assert!(upstream.take().pop().unwrap().body == body, "{size}");
+        let other = vec![b'b'; size];
+        let mut connection = gateway.connect();
+        connection.send(chunked("/sizes", &fields, &other));
+        assert_eq!(connection.expect_reply().status, 401, "{size}");
+        assert_eq!(upstream.count(), 0, "{size}");
+    }
+}
+
 #[test]
 fn a_way_without_its_value_closes_the_route() {
     let (upstream, gateway) = started();
@@ -207,7 +260,7 @@ fn four_kinds_of_clients_share_a_route() {
   - {{ username: erin, plugins: {{ key-auth: {{ key: erin-key }} }} }}
 routes:
   - {{ id: 1, uri: /four, plugins: {{ multi-auth: {{ auth_plugins: [{{ key-auth: {{}} }}, {{ basic-auth: {{}} }}, {{ jwt-auth: {{}} }}, {{ hmac-auth: {{}} }}] }} }}, NODE }}
-  - {{ id: 2, uri: /reversed, plugins: {{ multi-auth: {{ auth_plugins: [{{ hmac-auth: {{}} }}, {{ jwt-auth: {{}} }}, {{ basic-auth: {{}} }}, {{ key-auth: {{}} }}] }} }}, NODE }}
+  - {{ id: 2, uri: /reversed, plugins: {{ multi-auth: {{ auth_plugins: [{{ hmac-auth: {{}} }}, {{ jwt-auth: {{ hide_credentials: true }} }}, {{ basic-auth: {{}} }}, {{ key-auth: {{}} }}] }} }}, NODE }}
 "
     );
     let (upstream, gateway) = start(&yaml);

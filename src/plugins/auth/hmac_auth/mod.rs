@@ -254,10 +254,16 @@ impl Scheme for HmacAuth {
     fn wait<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Verdict<'static>> {
         Box::pin(async move {
             let signed = self.signed(req).map_err(Failure::into_owned)?;
-            if let Some(limit) = self.body_limit {
-                self.check_body(req, limit).await?;
+            let later = match self.body_limit {
+                Some(limit) => self.check_body(req, limit).await?,
+                None => None,
+            };
+            let accepted = self.accept(req, signed).map_err(Failure::into_owned)?;
+            // Only now: who is let in some other way brings no digest to hold to.
+            if let Some(check) = later {
+                req.check_body_later(check);
             }
-            self.accept(req, signed).map_err(Failure::into_owned)
+            Ok(accepted)
         })
     }
 
@@ -272,9 +278,14 @@ impl HmacAuth {
     /// Checks 0 to 7 of `spec/02` §5, in that order.
     fn signed(&self, req: &RequestCtx<'_>) -> Result<Signed, Failure<'_>> {
         let refused = |reason| Failure::ready(reason, &self.refused);
-        let presented = req
-            .header(&header::AUTHORIZATION)
-            .ok_or_else(|| Failure::ready(AuthFailure::Missing, &self.missing))?;
+        let mut presented = req.head.headers.get_all(header::AUTHORIZATION).iter();
+        let alone = presented.next().map(|first| (first, presented.next()));
+        let presented = match alone {
+            None => return Err(Failure::ready(AuthFailure::Missing, &self.missing)),
+            Some((first, None)) => first,
+            // Of two, the upstream might read the other (RFC 9110 §11.6.2 knows one).
+            Some((_, Some(_))) => return Err(refused(AuthFailure::Malformed)),
+        };
         let params = Params::parse(presented.as_bytes()).map_err(|unusable| match unusable {
             Unusable::OtherScheme => Failure::ready(AuthFailure::Malformed, &self.other_scheme),
             Unusable::Malformed => refused(AuthFailure::Malformed),
@@ -316,12 +327,12 @@ impl HmacAuth {
         (date.abs_diff(unix_secs(req.state.started_wall)) <= self.skew).then_some(date)
     }
 
-    /// Checks 8 and 9, and the size.
+    /// Checks 8 and 9, and the size. What has to be checked later comes back.
     async fn check_body(
         &self,
         req: &mut RequestCtx<'_>,
         limit: u64,
-    ) -> Result<(), Failure<'static>> {
+    ) -> Result<Option<DigestCheck>, Failure<'static>> {
         let refused = || Failure::owned(AuthFailure::Digest, self.refused.clone());
         let expected = req
             .head
@@ -330,25 +341,27 @@ impl HmacAuth {
             .and_then(|digest| params::sha256_of(digest.as_bytes()))
             .ok_or_else(refused)?;
         match req.whole_body(limit).await {
-            Ok(Ahead::Whole(body)) if body::sha256(&body).await == expected => Ok(()),
+            Ok(Ahead::Whole(body)) if body::sha256(&body).await == expected => Ok(None),
             Ok(Ahead::Whole(_)) => Err(refused()),
-            Ok(Ahead::Later) => {
-                req.check_body_later(DigestCheck {
-                    expected,
-                    limit,
-                    refused: self.refused.clone(),
-                    failures: self.failures.clone(),
-                });
-                Ok(())
-            }
+            Ok(Ahead::Later) => Ok(Some(DigestCheck {
+                expected,
+                limit,
+                refused: self.refused.clone(),
+                failures: self.failures.clone(),
+            })),
             Err(BodyError::TooLarge(received)) => Err(Failure::owned(
                 AuthFailure::TooLarge,
                 body::too_large(received, limit),
             )),
-            Err(BodyError::Broken(status)) => Err(Failure::owned(
-                AuthFailure::Digest,
-                Response::status(status),
-            )),
+            // Whose body does not come, or finds no room here, has made no guess.
+            Err(BodyError::Broken(status)) => {
+                let reason = if status == 413 {
+                    AuthFailure::TooLarge
+                } else {
+                    AuthFailure::Unavailable
+                };
+                Err(Failure::owned(reason, Response::status(status)))
+            }
         }
     }
 

@@ -158,6 +158,7 @@ fn each_check_has_its_answer() {
     refused(&hooks, bare(), ": missing Authorization header");
     let scheme = ": Authorization header does not start with 'Signature'";
     refused(&hooks, bare().header("authorization", "Basic YTpi"), scheme);
+    refused(&hooks, dated().header("authorization", "Basic YTpi"), "");
     let good = authorization("date", &format!("alice-id\ndate: {NOW}\n"));
     for (old, new) in [
         ("alice-id", "nobody"),

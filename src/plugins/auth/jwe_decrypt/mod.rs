@@ -95,9 +95,12 @@ fn build(config: JweDecryptConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErr
         failed: Response::message(400, "failed to decrypt JWE token"),
     };
     let names = [&plugin.header, &plugin.forward_header].map(|name| name.as_str().to_owned());
+    let strict = plugin.strict;
     // It has no challenge, and no anonymous consumer that would need one.
     let hooks = Auth::hooks(NAME, plugin, &HeaderValue::from_static(""), None, ctx)?;
-    Ok(hooks.redacts(names).done())
+    let hooks = hooks.redacts(names);
+    let hooks = if strict { hooks } else { hooks.open() };
+    Ok(hooks.done())
 }
 
 fn credential(config: CredentialConfig, _: &CredentialCtx<'_>) -> Result<Credential, BuildError> {

@@ -7,6 +7,7 @@ mod keys;
 mod remembered;
 mod token;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -139,13 +140,33 @@ fn asked(claims: &[String]) -> Result<Asked, BuildError> {
     Ok(asked)
 }
 
+/// Where a token was found.
+#[derive(Clone, Copy)]
+enum Place {
+    Header,
+    Query,
+    Cookie,
+}
+
 /// A token as it was found.
 enum Presented {
     /// In the header, perhaps behind `Bearer`.
     Header(HeaderValue),
     Text(String),
-    /// What can be none, such as two arguments.
+    /// Two in one place: the upstream might read the other than was verified.
     Unusable,
+}
+
+/// What a place holds; `None` where that is nothing.
+fn alone<T>(
+    values: &mut impl Iterator<Item = T>,
+    presented: impl FnOnce(T) -> Presented,
+) -> Option<Presented> {
+    let first = values.next()?;
+    Some(match values.next() {
+        Some(_) => Presented::Unusable,
+        None => presented(first),
+    })
 }
 
 impl Presented {
@@ -160,17 +181,21 @@ impl Presented {
 
 impl Scheme for JwtAuth {
     fn authenticate(&self, req: &mut RequestCtx<'_>) -> Trial<'_> {
-        let Some(presented) = self.take(req) else {
+        let Some((place, presented)) = self.presented(req) else {
             return Err(Failure::ready(AuthFailure::Missing, &self.answers.missing)).into();
         };
-        self.judge(req, presented.bytes()).map(Some).into()
+        let attached = self.judge(req, presented.bytes());
+        if attached.is_ok() && self.hide_credentials {
+            self.hide_from(req, place);
+        }
+        attached.map(Some).into()
     }
 
     fn hide(&self, req: &mut RequestCtx<'_>) {
         if self.hide_credentials {
-            drop(req.head.remove_header(&self.header));
-            hide::from_query(req, &self.query);
-            hide::from_cookies(req, &self.cookie);
+            for place in [Place::Header, Place::Query, Place::Cookie] {
+                self.hide_from(req, place);
+            }
         }
     }
 }
@@ -206,34 +231,30 @@ impl JwtAuth {
         })
     }
 
-    /// The token the request carries, in the first place that has one. Where it is to be hidden
-    /// it is out of the request then, whatever is found out about it.
-    fn take(&self, req: &mut RequestCtx<'_>) -> Option<Presented> {
-        if let Some(value) = req.header(&self.header).cloned() {
-            if self.hide_credentials {
-                drop(req.head.remove_header(&self.header));
-            }
-            return Some(Presented::Header(value));
+    /// The token the request carries, in the first place that has one.
+    fn presented(&self, req: &RequestCtx<'_>) -> Option<(Place, Presented)> {
+        let headers = &req.head.headers;
+        let mut values = headers.get_all(&self.header).iter();
+        if let Some(found) = alone(&mut values, |value| Presented::Header(value.clone())) {
+            return Some((Place::Header, found));
         }
-        if let Some(found) = self.argument(req) {
-            if self.hide_credentials {
-                hide::from_query(req, &self.query);
-            }
-            return Some(found);
+        let args = req.query().into_iter().flat_map(query::args);
+        let mut values = args.filter(|(name, _)| **name == *self.query);
+        let text = |(_, value): (_, Cow<'_, str>)| Presented::Text(value.into_owned());
+        if let Some(found) = alone(&mut values, text) {
+            return Some((Place::Query, found));
         }
-        let found = cookie::find_in(&req.head.headers, &self.cookie)?.to_owned();
-        if self.hide_credentials {
-            hide::from_cookies(req, &self.cookie);
-        }
-        Some(Presented::Text(found))
+        let mut values = cookie::all_in(headers, &self.cookie);
+        let found = alone(&mut values, |value| Presented::Text(value.to_owned()))?;
+        Some((Place::Cookie, found))
     }
 
-    fn argument(&self, req: &RequestCtx<'_>) -> Option<Presented> {
-        // Of an argument that stands twice APISIX sees a list, which is no token.
-        let found = query::single(req.query()?, &self.query)?;
-        Some(found.map_or(Presented::Unusable, |token| {
-            Presented::Text(token.into_owned())
-        }))
+    fn hide_from(&self, req: &mut RequestCtx<'_>, place: Place) {
+        match place {
+            Place::Header => drop(req.head.remove_header(&self.header)),
+            Place::Query => hide::from_query(req, &self.query),
+            Place::Cookie => hide::from_cookies(req, &self.cookie),
+        }
     }
 
     /// Whose the token is, or the first step it fails at.
