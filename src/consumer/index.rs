@@ -125,7 +125,7 @@ impl CredentialIndex {
         entry.map(|(_, entry)| entry)
     }
 
-    /// The credentials [`ByPrefix`](super::ByPrefix) that `presented` may be the secret of: no more than
+    /// The credentials [`super::ByPrefix`] that `presented` may be the secret of: no more than
     /// [`super::MOST_CANDIDATES`].
     pub fn candidates<'a>(
         &'a self,
@@ -134,7 +134,7 @@ impl CredentialIndex {
         self.hashed.candidates(&self.key, presented)
     }
 
-    /// Credentials [`ByPrefix`](super::ByPrefix) that are never among the candidates, since too many others are.
+    /// Credentials [`super::ByPrefix`] that are never among the candidates, since too many others are.
     #[must_use]
     pub fn crowded_out(&self) -> Vec<&CredentialEntry> {
         self.hashed.crowded_out(&self.key)

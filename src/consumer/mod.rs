@@ -70,13 +70,19 @@ impl Consumers {
     /// The credential of `plugin` whose lookup key is `presented`.
     #[must_use]
     pub fn find(&self, plugin: &str, presented: &[u8]) -> Option<&CredentialEntry> {
-        self.by_plugin.get(plugin)?.find(presented)
+        self.index(plugin)?.find(presented)
     }
 
     /// The index of `plugin`'s credentials, where there are any.
     #[must_use]
     pub fn index(&self, plugin: &str) -> Option<&CredentialIndex> {
         self.by_plugin.get(plugin)
+    }
+
+    /// Whether anybody has a credential of `plugin`.
+    #[must_use]
+    pub fn has_any(&self, plugin: &str) -> bool {
+        self.index(plugin).is_some_and(|index| !index.is_empty())
     }
 
     /// The consumer of that username, for `anonymous_consumer`.

@@ -5,6 +5,7 @@ pub mod cookie;
 pub mod hop_by_hop;
 pub mod host;
 pub mod lookalike;
+pub mod loose_base64;
 pub mod path;
 pub mod query;
 pub mod request_guard;

@@ -13,6 +13,15 @@ pub fn first<'a>(query: &'a str, name: &str) -> Option<Cow<'a, str>> {
     values.next().map(|(_, value)| decoded(value))
 }
 
+/// The value of an argument, decoded; `Some(None)` where it stands there more than once, since
+/// nobody can tell which of them others read.
+#[must_use]
+pub fn single<'a>(query: &'a str, name: &str) -> Option<Option<Cow<'a, str>>> {
+    let mut values = args(query).filter(|(found, _)| found == name);
+    let (_, value) = values.next()?;
+    Some(values.next().is_none().then_some(value))
+}
+
 /// All arguments in order, decoded.
 pub fn args(query: &str) -> impl Iterator<Item = (Cow<'_, str>, Cow<'_, str>)> {
     pairs(query).map(|(name, value)| (decoded(name), decoded(value)))
@@ -74,6 +83,16 @@ mod tests {
         ] {
             assert_eq!(first(query, name).as_deref(), expected, "{name}");
         }
+    }
+
+    #[test]
+    fn an_argument_that_stands_twice_has_no_single_value() {
+        let query = "a=1&b=x%20y&%61=2&c";
+        let value = |name| single(query, name).map(|value| value.map(Cow::into_owned));
+        assert_eq!(value("a"), Some(None));
+        assert_eq!(value("b"), Some(Some("x y".to_owned())));
+        assert_eq!(value("c"), Some(Some(String::new())));
+        assert_eq!(value("d"), None);
     }
 
     #[test]

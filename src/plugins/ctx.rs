@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use super::body::{Ahead, BodyError, CheckBody, PendingCheck, ReadBody};
 use super::respond::Source;
-use crate::consumer::{Consumer, Consumers};
+use crate::consumer::{Consumer, Consumers, CredentialEntry};
 use crate::http::lookalike;
 
 /// The matched route, as variables, metrics and logs name it. Made once per snapshot.
@@ -79,6 +79,17 @@ pub struct Attached {
     pub consumer: Arc<Consumer>,
     /// By which of its credentials.
     pub credential_id: Option<Arc<str>>,
+}
+
+impl Attached {
+    /// The consumer of this credential.
+    #[must_use]
+    pub fn by(entry: &CredentialEntry) -> Self {
+        Self {
+            consumer: Arc::clone(&entry.consumer),
+            credential_id: entry.credential_id().cloned(),
+        }
+    }
 }
 
 /// A user whom an auth plugin vouches for and who is no consumer: what is known of them, as JSON.

@@ -41,11 +41,17 @@ pub struct PluginDef {
     /// Builds the route side from its configuration, references already replaced by values.
     pub build: fn(&Value, &BuildCtx<'_>) -> Result<Hooks, BuildError>,
     /// Builds the credential side (on consumers and credentials). `None` where there is none.
-    pub credential: Option<BuildCredential>,
+    pub credential: Option<CredentialDef>,
 }
 
-/// Builds a credential from its configuration, references already replaced by values.
-pub type BuildCredential = fn(&Value, &CredentialCtx<'_>) -> Result<Credential, BuildError>;
+/// The credential side of a plugin.
+#[derive(Clone, Copy)]
+pub struct CredentialDef {
+    /// The field whose value a credential is found by (`spec/02` §1).
+    pub lookup_field: &'static str,
+    /// Builds a credential from its configuration, references already replaced by values.
+    pub build: fn(&Value, &CredentialCtx<'_>) -> Result<Credential, BuildError>,
+}
 
 /// What a plugin offers to clients itself, on routes with `public-api`.
 pub struct PublicApi {

@@ -60,18 +60,6 @@ pub fn said(plugin: &str, settings: impl FnOnce() -> Value) -> Said {
     said
 }
 
-/// The field of a credential that its plugin finds it by (`spec/02` §1).
-#[must_use]
-pub fn lookup_field(plugin: &str) -> &'static str {
-    match plugin {
-        "basic-auth" => "username",
-        "hmac-auth" => "key_id",
-        "ldap-auth" | "ldap-auth-advanced" => "user_dn",
-        "wolf-rbac" => "appid",
-        _ => "key",
-    }
-}
-
 fn door(plugin: &str, json: &Value, at: &str, said: &mut Said) {
     let Some((_, def)) = super::find(plugin) else {
         return;

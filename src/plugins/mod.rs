@@ -25,7 +25,7 @@ mod transform;
 pub use auth::throttle::{Throttle, ThrottleSettings};
 pub use chain::{Chain, Plugin, Scopes};
 pub use ctx::{RequestCtx, RequestState, RouteInfo};
-pub use def::{BuildCtx, BuildError, Credential, PluginDef, PluginKind};
+pub use def::{BuildCtx, BuildError, Credential, CredentialDef, PluginDef, PluginKind};
 pub use meta::Meta;
 pub use phase::{Flow, Hooks, Step};
 pub use respond::Response;

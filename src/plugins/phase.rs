@@ -222,10 +222,11 @@ impl<T> HooksOf<T> {
         self
     }
 
-    /// Names a header, query argument or cookie that carries a credential.
+    /// Names headers, query arguments or cookies that carry a credential.
     #[must_use]
-    pub fn redacts(mut self, name: &str) -> Self {
-        self.hooks.redacted.push(name.into());
+    pub fn redacts<N: Into<Box<str>>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        let names = names.into_iter().map(Into::into);
+        self.hooks.redacted.extend(names);
         self
     }
 

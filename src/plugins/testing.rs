@@ -17,7 +17,7 @@ use super::phase::{Flow, Hooks, Step};
 use super::respond::Response;
 use crate::callout::Trust;
 use crate::clock::{Clock, ManualClock};
-use crate::consumer::Consumers;
+use crate::consumer::{Consumer, Consumers, CredentialIndex, GroupLink};
 use crate::kept::Kept;
 use crate::telemetry::metrics::Metrics;
 
@@ -62,7 +62,7 @@ pub(in crate::plugins) fn credential_and_warnings(
         warnings: &RefCell::default(),
     };
     let side = def.credential.expect("plugin has a credential side");
-    (side(json, &ctx), ctx.warnings.take())
+    ((side.build)(json, &ctx), ctx.warnings.take())
 }
 
 /// What surrounds a plugin while it is built.
@@ -103,6 +103,26 @@ impl With {
     }
 }
 
+/// A consumer with nothing but a name.
+pub(in crate::plugins) fn consumer(name: &str) -> Arc<Consumer> {
+    Arc::new(Consumer {
+        username: name.into(),
+        plugins: None,
+        group: GroupLink::Alone,
+        labels: None,
+    })
+}
+
+/// A consumer `guest` without credentials, and those of one plugin's.
+pub(in crate::plugins) fn with_guest(
+    plugin: &'static str,
+    credentials: CredentialIndex,
+) -> Arc<Consumers> {
+    let mut consumers = Consumers::of([consumer("guest")].into_iter());
+    consumers.by_plugin.insert(plugin, credentials);
+    Arc::new(consumers)
+}
+
 /// A request and its state, owned.
 pub(in crate::plugins) struct Exchange {
     pub(in crate::plugins) head: RequestHeader,
@@ -135,6 +155,12 @@ impl Exchange {
 
     pub(in crate::plugins) fn ctx(&mut self) -> RequestCtx<'_> {
         RequestCtx::new(&mut self.head, &mut self.state)
+    }
+
+    /// Name of the consumer it has by now.
+    pub(in crate::plugins) fn who(&self) -> Option<&str> {
+        let attached = self.state.consumer.as_ref()?;
+        Some(&attached.consumer.username)
     }
 
     /// Values of a request header.

@@ -9,7 +9,7 @@ use super::compile::Compilation;
 use crate::config::Documents;
 use crate::consumer::{Consumers, CredentialEntry, CredentialIndex, MOST_CANDIDATES};
 use crate::diagnostic::{Diagnostic, Place, Severity};
-use crate::plugins::mentions;
+use crate::plugins;
 
 /// Two credentials with one lookup key, told at the later one. The place of a finding that
 /// `previous` made of the same documents is not looked for again.
@@ -27,7 +27,10 @@ pub(super) fn duplicates(
         .collect();
     let mut found = Vec::new();
     for (plugin, index) in consumers.by_plugin.iter() {
-        let attribute = mentions::lookup_field(plugin);
+        let side = plugins::find(plugin).and_then(|(_, def)| def.credential);
+        let Some(attribute) = side.map(|side| side.lookup_field) else {
+            continue;
+        };
         found.extend(crowded_out(documents, plugin, index, run));
         for (earlier, later) in index.contests() {
             let Some((id, place)) = item_at(documents, later.order) else {

@@ -219,7 +219,7 @@ fn build_credential(
     field: &str,
     scope: &mut Scope<'_>,
 ) -> Result<Option<BuiltCredential>, ()> {
-    let Some(build) = def.credential else {
+    let Some(side) = def.credential else {
         scope.error(
             "plugin-config",
             field,
@@ -256,7 +256,7 @@ fn build_credential(
         again,
         warnings: &RefCell::default(),
     };
-    let built = build(values.expose(), &ctx);
+    let built = (side.build)(values.expose(), &ctx);
     for warning in ctx.warnings.take() {
         let message = substitute::told(&warning.message, &settings.json(), scope.run.view);
         scope.warn("weak-credential", &at(field, &warning), &message);

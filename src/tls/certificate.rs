@@ -164,14 +164,6 @@ impl CertifiedKey {
         self.not_after
     }
 
-    /// End of validity of the leaf in Unix seconds, as metrics show it.
-    #[must_use]
-    pub fn not_after_unix(&self) -> u64 {
-        self.not_after
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs())
-    }
-
     /// Digest of both texts: equal exactly when the same pair was parsed again.
     #[must_use]
     pub fn fingerprint(&self) -> &[u8; 32] {

@@ -2,10 +2,11 @@
 //! name of another scheme.
 
 use base64::Engine as _;
-use base64::alphabet::STANDARD;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::{HeaderMap, HeaderName};
 use zeroize::Zeroizing;
+
+use crate::http::loose_base64;
+use crate::telemetry::metrics::AuthFailure;
 
 /// Name and password as the client sent them: bytes, neither empty. Wiped when dropped.
 pub(super) struct Presented {
@@ -14,18 +15,22 @@ pub(super) struct Presented {
 }
 
 impl Presented {
-    /// Out of the header of this name, where there is one: `Some(None)` where it is no such
-    /// credential of this scheme.
-    pub(super) fn of(headers: &HeaderMap, name: &HeaderName, scheme: &str) -> Option<Option<Self>> {
+    /// Out of the header of this name.
+    ///
+    /// # Errors
+    /// The header is [missing](AuthFailure::Missing), or no such credential of this scheme
+    /// ([malformed](AuthFailure::Malformed)).
+    pub(super) fn of(
+        headers: &HeaderMap,
+        name: &HeaderName,
+        scheme: &str,
+    ) -> Result<Self, AuthFailure> {
         let mut values = headers.get_all(name).iter();
-        let value = values.next()?;
+        let value = values.next().ok_or(AuthFailure::Missing)?;
         // Of two, the upstream might read the other (RFC 9110 §11.6.2 knows one).
         let alone = values.next().is_none();
-        Some(
-            alone
-                .then(|| Self::parse(value.as_bytes(), scheme))
-                .flatten(),
-        )
+        let parsed = alone.then(|| Self::parse(value.as_bytes(), scheme));
+        parsed.flatten().ok_or(AuthFailure::Malformed)
     }
 
     /// `None` where the header is no such credential of this scheme.
@@ -42,7 +47,9 @@ impl Presented {
         let token = &rest[spaces..];
         // Room for all of it, so that nothing is left behind in a smaller piece of memory.
         let mut decoded = Zeroizing::new(Vec::with_capacity(token.len() + 3));
-        BASE64.decode_vec(token, &mut decoded).ok()?;
+        loose_base64::STANDARD
+            .decode_vec(token, &mut decoded)
+            .ok()?;
         let colon = decoded.iter().position(|byte| *byte == b':')?;
         let presented = Self { decoded, colon };
         let (name, password) = (presented.username(), presented.password());
@@ -66,11 +73,6 @@ impl Presented {
 pub(super) fn has_controls(text: &[u8]) -> bool {
     text.iter().any(u8::is_ascii_control)
 }
-
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 #[cfg(test)]
 mod tests {

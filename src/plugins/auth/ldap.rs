@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::given::resolved;
 use crate::callout::Trust;
 use crate::ldap::{TlsSettings, canonical, is_attribute};
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{BuildCtx, BuildError, Credential, CredentialCtx};
-use crate::secrets::{Reference, Secret};
+use crate::secrets::Secret;
 
 /// Credential side of both plugins.
 #[derive(Deserialize)]
@@ -25,9 +26,7 @@ pub(super) fn credential(
 ) -> Result<Credential, BuildError> {
     let user_dn = Secret::from(config.user_dn);
     let name = user_dn.expose_str().unwrap_or_default();
-    if Reference::is_reference(name) {
-        return Err(BuildError::invalid("user_dn", "reference has no value"));
-    }
+    resolved("user_dn", &user_dn)?;
     match canonical(name) {
         Some(name) if !name.is_empty() => Ok(Credential {
             lookup_key: Secret::new(name),
@@ -39,11 +38,8 @@ pub(super) fn credential(
 
 /// The consumer of the entry of this name.
 pub(super) fn consumer(plugin: &str, req: &RequestCtx<'_>, user_dn: &str) -> Option<Attached> {
-    let entry = req.state.consumers.find(plugin, &canonical(user_dn)?)?;
-    Some(Attached {
-        consumer: entry.consumer.clone(),
-        credential_id: entry.credential_id().cloned(),
-    })
+    let entry = req.state.consumers.find(plugin, &canonical(user_dn)?);
+    entry.map(Attached::by)
 }
 
 /// Host and port out of `host` or `host:port`.

@@ -13,7 +13,7 @@ use super::ldap;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use crate::ldap::{Directory, Keepalive, LdapError, Security, Settings, escape_value};
 use crate::plugins::ctx::RequestCtx;
-use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
+use crate::plugins::def::{self, BuildCtx, BuildError, CredentialDef, PluginDef, PluginKind};
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
 use crate::telemetry::metrics::AuthFailure;
@@ -23,7 +23,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2540,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| ldap::credential(def::parse(json)?, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "user_dn",
+        build: |json, ctx| ldap::credential(def::parse(json)?, ctx),
+    }),
 };
 
 const NAME: &str = "ldap-auth";
@@ -123,10 +126,7 @@ fn build(config: LdapAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError
 
 impl Scheme for LdapAuth {
     fn authenticate(&self, req: &mut RequestCtx<'_>) -> Trial<'_> {
-        match self.presented(req) {
-            Ok(_) => Trial::Wait,
-            Err(failure) => Err(failure).into(),
-        }
+        Trial::wait_for(self.presented(req))
     }
 
     fn wait<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Verdict<'static>> {
@@ -149,9 +149,13 @@ impl Scheme for LdapAuth {
 impl LdapAuth {
     fn presented(&self, req: &RequestCtx<'_>) -> Result<Presented, Failure<'_>> {
         let presented = Presented::of(&req.head.headers, &header::AUTHORIZATION, "Basic");
-        presented
-            .ok_or_else(|| Failure::ready(AuthFailure::Missing, &self.missing))?
-            .ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.malformed))
+        presented.map_err(|reason| {
+            let answer = match reason {
+                AuthFailure::Missing => &self.missing,
+                _ => &self.malformed,
+            };
+            Failure::ready(reason, answer)
+        })
     }
 
     async fn asked<'a>(&'a self, req: &mut RequestCtx<'_>) -> Verdict<'a> {
@@ -166,11 +170,10 @@ impl LdapAuth {
         if let Some(attached) = ldap::consumer(NAME, req, &user_dn) {
             return Ok(Some(attached));
         }
-        let consumers = req.state.consumers.by_plugin.get(NAME);
-        let answer = if consumers.is_none_or(|consumers| consumers.is_empty()) {
-            &self.no_consumer
-        } else {
+        let answer = if req.state.consumers.has_any(NAME) {
             &self.refused
+        } else {
+            &self.no_consumer
         };
         Err(Failure::ready(AuthFailure::Unknown, answer))
     }

@@ -13,7 +13,7 @@ use super::ldap;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use crate::ldap::{Directory, Keepalive, LdapError, Lookup, Security, Service, Settings};
 use crate::plugins::ctx::RequestCtx;
-use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
+use crate::plugins::def::{self, BuildCtx, BuildError, CredentialDef, PluginDef, PluginKind};
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
 use crate::secrets::Secret;
@@ -24,7 +24,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2541,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| ldap::credential(def::parse(json)?, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "user_dn",
+        build: |json, ctx| ldap::credential(def::parse(json)?, ctx),
+    }),
 };
 
 const NAME: &str = "ldap-auth-advanced";
@@ -226,10 +229,7 @@ fn service(name: Option<String>, password: Option<String>) -> Result<Option<Serv
 
 impl Scheme for Advanced {
     fn authenticate(&self, req: &mut RequestCtx<'_>) -> Trial<'_> {
-        match self.presented(req) {
-            Ok(_) => Trial::Wait,
-            Err(failure) => Err(failure).into(),
-        }
+        Trial::wait_for(self.presented(req))
     }
 
     fn wait<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Verdict<'static>> {
@@ -253,9 +253,7 @@ impl Scheme for Advanced {
 impl Advanced {
     fn presented(&self, req: &RequestCtx<'_>) -> Result<Presented, Failure<'_>> {
         let presented = Presented::of(&req.head.headers, &place(req), self.scheme);
-        presented
-            .ok_or_else(|| Failure::ready(AuthFailure::Missing, &self.refused))?
-            .ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.refused))
+        presented.map_err(|reason| Failure::ready(reason, &self.refused))
     }
 
     async fn asked<'a>(&'a self, req: &mut RequestCtx<'_>) -> Verdict<'a> {

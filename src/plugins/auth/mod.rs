@@ -5,6 +5,7 @@ mod basic;
 pub(super) mod basic_auth;
 mod bearer;
 pub(super) mod forward_auth;
+mod given;
 mod hide;
 pub(super) mod hmac_auth;
 pub(super) mod jwe_decrypt;

@@ -93,9 +93,7 @@ fn build(config: MultiAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
     } else {
         hooks
     };
-    let hooks = redacted
-        .iter()
-        .fold(hooks, |hooks, name| hooks.redacts(name));
+    let hooks = hooks.redacts(redacted);
     let hooks = warnings
         .iter()
         .fold(hooks, |hooks, (field, message)| hooks.warns(field, message));
@@ -238,32 +236,19 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
-    use crate::plugins::testing::{Exchange, answered, body_text, built, refusal as refused_as};
+    use crate::consumer::{CredentialEntry, CredentialIndex};
+    use crate::plugins::testing::{
+        self, Exchange, answered, body_text, built, refusal as refused_as,
+    };
     use crate::secrets::Secret;
 
     /// alice by `alice-key`, and `guest`.
     fn with_consumers(mut exchange: Exchange) -> Exchange {
-        let consumer = |name: &str| {
-            Arc::new(Consumer {
-                username: name.into(),
-                plugins: None,
-                group: GroupLink::Alone,
-                labels: None,
-            })
-        };
         let mut index = CredentialIndex::new([1; 16]);
-        let entry = CredentialEntry::new(consumer("alice"), 0, None, None);
+        let entry = CredentialEntry::new(testing::consumer("alice"), 0, None, None);
         index.insert(&Secret::from("alice-key".to_owned()), entry);
-        let mut consumers = Consumers::of([consumer("guest")].into_iter());
-        consumers.by_plugin.insert("key-auth", index);
-        exchange.state.consumers = Arc::new(consumers);
+        exchange.state.consumers = testing::with_guest("key-auth", index);
         exchange
-    }
-
-    fn who(exchange: &Exchange) -> Option<&str> {
-        let attached = exchange.state.consumer.as_ref()?;
-        Some(&attached.consumer.username)
     }
 
     #[test]
@@ -286,7 +271,7 @@ mod tests {
                 exchange = exchange.header(name, "alice-key");
             }
             assert!(exchange.rewrite(&hooks).is_none(), "{given:?}");
-            assert_eq!(who(&exchange), Some("alice"));
+            assert_eq!(exchange.who(), Some("alice"));
             let there = |name: &&&str| !exchange.values(name).is_empty();
             let found: Vec<_> = ["x-a", "x-b"].iter().filter(there).copied().collect();
             assert_eq!(found, left, "only what let in is hidden");
@@ -318,7 +303,7 @@ mod tests {
                 "{\"message\":\"Authorization Failed\"}\n"
             );
             assert_eq!(answered(&answer, "www-authenticate"), Some(challenge));
-            assert_eq!(who(&exchange), None);
+            assert_eq!(exchange.who(), None);
         }
     }
 
@@ -345,7 +330,7 @@ mod tests {
         );
         let mut exchange = with_consumers(Exchange::get("/")).header("apikey", "alice-key");
         assert!(exchange.rewrite(&hooks).is_none());
-        assert_eq!(who(&exchange), Some("guest"));
+        assert_eq!(exchange.who(), Some("guest"));
     }
 
     #[test]

@@ -53,6 +53,16 @@ pub(in crate::plugins) enum Trial<'a> {
     Wait,
 }
 
+impl<'a> Trial<'a> {
+    /// Waits, unless what was presented fails already.
+    pub(in crate::plugins) fn wait_for<T>(presented: Result<T, Failure<'a>>) -> Self {
+        match presented {
+            Ok(_) => Self::Wait,
+            Err(failure) => Self::Done(Err(failure)),
+        }
+    }
+}
+
 impl<'a> From<Verdict<'a>> for Trial<'a> {
     fn from(verdict: Verdict<'a>) -> Self {
         Self::Done(verdict)

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use super::given::given;
 use super::phc::Hash;
 use super::verifier::Hashed;
 use crate::consumer::{Digest, digest};
 use crate::plugins::def::{BuildError, CredentialCtx};
-use crate::secrets::{Reference, Secret};
+use crate::secrets::Secret;
 
 /// A secret nobody can read out.
 pub(super) enum Stored {
@@ -23,21 +24,15 @@ impl Stored {
         secret: &Secret,
         ctx: &CredentialCtx<'_>,
     ) -> Result<Self, BuildError> {
-        let refused = |message| Err(BuildError::invalid(field, message));
-        if secret.is_empty() {
-            return refused("must not be empty");
-        }
+        given(field, secret)?;
         let text = secret.expose_str().unwrap_or_default();
-        if Reference::is_reference(text) {
-            return refused("reference has no value");
-        }
         match Hash::parse(text) {
             None => Ok(Self::Plain(digest(ctx.digest_key, secret.expose()))),
             Some(Ok(hash)) => {
                 let hashed = Hashed::new(hash, text, ctx.digest_key, ctx.kept);
                 Ok(Self::Hashed(Arc::new(hashed)))
             }
-            Some(Err(message)) => refused(message),
+            Some(Err(message)) => Err(BuildError::invalid(field, message)),
         }
     }
 }

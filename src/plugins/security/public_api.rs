@@ -33,7 +33,7 @@ fn build(config: PublicApiConfig) -> Result<Hooks, BuildError> {
     let uri = config.uri.map(Into::into);
     let hooks = Hooks::of(PublicApi { uri }).access().reads_body();
     let credentials = crate::plugins::APIS.iter().flat_map(|offer| offer.redacts);
-    let hooks = credentials.fold(hooks, |hooks, name| hooks.redacts(name));
+    let hooks = hooks.redacts(credentials.copied());
     Ok(hooks.done())
 }
 

@@ -9,6 +9,7 @@ use rand::{Rng, RngCore};
 use serde::Deserialize;
 use uuid::{NoContext, Timestamp, Uuid};
 
+use crate::clock::unix_secs;
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
 use crate::plugins::phase::{HeaderFilter, Hooks, Rewrite, Step};
@@ -168,8 +169,8 @@ impl Generator {
 
 /// 4 bytes of seconds and 16 random ones, as 27 digits to the base 62.
 fn ksuid(now: SystemTime) -> [u8; 27] {
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let seconds = u32::try_from(since.saturating_sub(KSUID_EPOCH_SECS)).unwrap_or(u32::MAX);
+    let seconds =
+        u32::try_from(unix_secs(now).saturating_sub(KSUID_EPOCH_SECS)).unwrap_or(u32::MAX);
     let mut bytes = [0; 20];
     bytes[..4].copy_from_slice(&seconds.to_be_bytes());
     rand::rng().fill_bytes(&mut bytes[4..]);

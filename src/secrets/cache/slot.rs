@@ -247,11 +247,7 @@ pub(super) fn value_of(
 
 fn decode_base64(text: &Secret) -> Option<Secret> {
     use base64::Engine as _;
-    use base64::alphabet::STANDARD;
-    use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-    let tolerant =
-        GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let compact = zeroize::Zeroizing::new(
         text.expose()
             .iter()
@@ -263,7 +259,7 @@ fn decode_base64(text: &Secret) -> Option<Secret> {
             })
             .collect::<Vec<u8>>(),
     );
-    let decoded = GeneralPurpose::new(&STANDARD, tolerant).decode(compact.as_slice());
+    let decoded = crate::http::loose_base64::STANDARD.decode(compact.as_slice());
     decoded.ok().map(Secret::new)
 }
 

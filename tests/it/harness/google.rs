@@ -5,7 +5,6 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -17,6 +16,7 @@ use openssl::rsa::Rsa;
 use openssl::sign::Verifier;
 use serde_json::{Value, json};
 
+use super::door::Door;
 use super::drongo::{Drongo, PROJECT};
 use super::relay::{forward, in_wire_form};
 use super::wire::{Kind, Message, Reader};
@@ -80,12 +80,12 @@ struct Shared {
     addr: SocketAddr,
     drongo: SocketAddr,
     state: Mutex<State>,
-    stopped: AtomicBool,
 }
 
 /// A running stub. It stops when dropped.
 pub struct Google {
     shared: Arc<Shared>,
+    _door: Door,
 }
 
 impl Google {
@@ -113,19 +113,13 @@ impl Google {
                 unauthorized: 0,
                 flavored: true,
             }),
-            stopped: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if accepting.stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || converse(&shared, stream));
-            }
-        });
-        Self { shared }
+        let serving = Arc::clone(&shared);
+        let door = Door::open(listener, move |client| converse(&serving, client));
+        Self {
+            shared,
+            _door: door,
+        }
     }
 
     /// `http://127.0.0.1:port`.
@@ -218,14 +212,6 @@ impl Google {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.shared.lock()
-    }
-}
-
-impl Drop for Google {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the accept loop, which then sees the flag.
-        let _ = TcpStream::connect(self.shared.addr);
     }
 }
 

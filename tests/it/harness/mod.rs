@@ -11,6 +11,7 @@ pub mod certs;
 pub mod chaos;
 pub mod client;
 pub mod dns;
+mod door;
 pub mod drongo;
 pub mod gateway;
 pub mod google;

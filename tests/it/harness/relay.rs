@@ -3,9 +3,9 @@
 
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::door::Door;
 use super::wire::{Kind, Message, Reader};
 
 /// What becomes of a request.
@@ -30,7 +30,6 @@ struct Shared {
     mode: Mutex<Relaying>,
     paths: Mutex<Vec<String>>,
     answers: Mutex<Vec<u8>>,
-    stopped: AtomicBool,
 }
 
 /// A running relay. It stops when dropped.
@@ -39,6 +38,7 @@ pub struct Relay {
     /// Where it listens.
     pub addr: SocketAddr,
     shared: Arc<Shared>,
+    _door: Door,
 }
 
 impl Relay {
@@ -56,19 +56,14 @@ impl Relay {
             mode: Mutex::new(mode),
             paths: Mutex::default(),
             answers: Mutex::default(),
-            stopped: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if accepting.stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || converse(&shared, stream, manager));
-            }
-        });
-        Self { addr, shared }
+        let serving = Arc::clone(&shared);
+        let door = Door::open(listener, move |client| converse(&serving, client, manager));
+        Self {
+            addr,
+            shared,
+            _door: door,
+        }
     }
 
     /// `http://127.0.0.1:port`.
@@ -94,14 +89,6 @@ impl Relay {
     /// Requests so far.
     pub fn count(&self) -> usize {
         lock(&self.shared.paths).len()
-    }
-}
-
-impl Drop for Relay {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the accept loop, which then sees the flag.
-        let _ = TcpStream::connect(self.addr);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use openssl::pkey::PKey;
 use openssl::ssl::{SslAcceptor, SslMethod, SslVerifyMode};
 use openssl::x509::X509;
 
+use super::door::Door;
 use super::wire::{Kind, Message, Reader};
 
 /// What the upstream does with a request it has read whole.
@@ -52,7 +53,6 @@ struct Shared {
     requests: Mutex<Vec<Message>>,
     connections: AtomicUsize,
     clients: Mutex<Vec<Option<Vec<u8>>>>,
-    stopped: AtomicBool,
 }
 
 /// A running upstream. It stops when dropped.
@@ -61,6 +61,7 @@ pub struct Upstream {
     /// Where it listens.
     pub addr: SocketAddr,
     shared: Arc<Shared>,
+    _door: Door,
 }
 
 impl Upstream {
@@ -113,19 +114,16 @@ impl Upstream {
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
             clients: Mutex::default(),
-            stopped: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if accepting.stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let (shared, tls) = (Arc::clone(&accepting), tls.clone());
-                std::thread::spawn(move || connection(&shared, stream, tls.as_ref()));
-            }
+        let serving = Arc::clone(&shared);
+        let door = Door::open(listener, move |client| {
+            connection(&serving, client, tls.as_ref());
         });
-        Self { addr, shared }
+        Self {
+            addr,
+            shared,
+            _door: door,
+        }
     }
 
     /// Behaves so from the next request on.
@@ -161,14 +159,6 @@ impl Upstream {
     /// How many connections were accepted so far.
     pub fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the accept loop, which then sees the flag.
-        let _ = TcpStream::connect(self.addr);
     }
 }
 

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde_json::{Value, json};
 
+use super::door::Door;
 use super::wire::{Kind, Message, Reader};
 
 /// What becomes of the next requests.
@@ -36,13 +36,13 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
-    stopped: AtomicBool,
 }
 
 /// A running server. It stops when dropped.
 pub struct Wolf {
     addr: SocketAddr,
     shared: Arc<Shared>,
+    _door: Door,
 }
 
 impl Wolf {
@@ -58,19 +58,14 @@ impl Wolf {
                 users: HashMap::new(),
                 requests: Vec::new(),
             }),
-            stopped: AtomicBool::new(false),
         });
-        let accepting = Arc::clone(&shared);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().map_while(Result::ok) {
-                if accepting.stopped.load(Ordering::Relaxed) {
-                    break;
-                }
-                let shared = Arc::clone(&accepting);
-                std::thread::spawn(move || converse(&shared, stream));
-            }
-        });
-        Self { addr, shared }
+        let serving = Arc::clone(&shared);
+        let door = Door::open(listener, move |client| converse(&serving, client));
+        Self {
+            addr,
+            shared,
+            _door: door,
+        }
     }
 
     /// `http://127.0.0.1:port`.
@@ -91,14 +86,6 @@ impl Wolf {
     /// A living token of this user.
     pub fn token(&self, user: &str) -> String {
         self.shared.lock().give(user)
-    }
-}
-
-impl Drop for Wolf {
-    fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
-        // Wakes the accept loop, which then sees the flag.
-        let _ = TcpStream::connect(self.addr);
     }
 }
 

@@ -2,6 +2,7 @@
 //! marks in the forms they are likely to stand in.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
 
@@ -10,14 +11,19 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memmem::Finder;
 
 /// A mark that was found.
-#[derive(Debug)]
 pub struct Hit {
     /// Such as `base64`.
-    pub form: &'static str,
-    /// What the page belongs to, such as `[heap]`.
-    pub mapping: String,
+    form: &'static str,
+    /// Address, and what the page belongs to, such as `[heap]`.
+    place: String,
     /// What stands around it.
-    pub around: String,
+    around: String,
+}
+
+impl fmt::Display for Hit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {}: {:?}", self.form, self.place, self.around)
+    }
 }
 
 /// Every place where the mark stands. Reading takes what a debugger needs: root, or a program that
@@ -41,7 +47,7 @@ pub fn search(pid: u32, mark: &str) -> Vec<Hit> {
             for (form, finder) in &finders {
                 hits.extend(finder.find_iter(&bytes).map(|at| Hit {
                     form,
-                    mapping: format!("{:x} {}", start + at as u64, mapping.name),
+                    place: format!("{:x} {}", start + at as u64, mapping.name),
                     around: around(&bytes, at),
                 }));
             }

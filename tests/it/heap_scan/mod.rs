@@ -168,16 +168,17 @@ fn files(marks: &Marks, generation: usize) -> impl Iterator<Item = (String, Stri
 fn assert_gone(gateway: &Gateway, what: &str, mark: &str) {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     loop {
-        let hits: Vec<Hit> = search(gateway.pid(), mark);
+        let hits = search(gateway.pid(), mark);
         if hits.is_empty() {
             return;
         }
+        let told: Vec<_> = hits.iter().take(20).map(Hit::to_string).collect();
         assert!(
             std::time::Instant::now() < deadline,
-            "{what}: {} places, {:?}, such as {:#?}",
+            "{what}: {} places, {:?}, such as\n{}",
             hits.len(),
             summary(&hits),
-            hits.iter().take(20).collect::<Vec<_>>()
+            told.join("\n")
         );
     }
 }

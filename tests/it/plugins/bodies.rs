@@ -88,6 +88,22 @@ fn send(connection: &mut Connection, fields: &[(String, String)], body: &[u8], c
     }
 }
 
+/// A connection on which such a body was sent, rightly signed.
+fn put(gateway: &Gateway, body: &[u8], chunked: bool) -> Connection {
+    let mut connection = gateway.connect();
+    let fields = signed_body("PUT", "/body", body);
+    send(&mut connection, &fields, body, chunked);
+    connection
+}
+
+/// A connection on which only the head of such a request was sent.
+fn announce(gateway: &Gateway, body: &[u8]) -> Connection {
+    let mut connection = gateway.connect();
+    let fields = signed_body("PUT", "/body", body);
+    connection.send(head(&fields, &declared(body.len())));
+    connection
+}
+
 #[test]
 fn nodes_get_the_very_bytes_over_one_connection() {
     let (node, gateway) = start("");
@@ -304,14 +320,8 @@ fn the_next_node_gets_the_whole_body_again() {
     let gateway = Gateway::start(resources(&nodes, ""));
     let body = body(1 << 20);
     for _ in 0..2 {
-        let mut connection = gateway.connect();
-        send(
-            &mut connection,
-            &signed_body("PUT", "/body", &body),
-            &body,
-            false,
-        );
-        assert_eq!(connection.expect_reply().status, 200);
+        let status = put(&gateway, &body, false).expect_reply().status;
+        assert_eq!(status, 200);
     }
     let received = good.take();
     assert_eq!(received.len(), 2);
@@ -329,14 +339,8 @@ fn a_body_of_unknown_length_waits_for_a_node_that_can_be_reached() {
     for size in [1000, 1 << 20] {
         let body = body(size);
         for _ in 0..2 {
-            let mut connection = gateway.connect();
-            send(
-                &mut connection,
-                &signed_body("PUT", "/body", &body),
-                &body,
-                true,
-            );
-            assert_eq!(connection.expect_reply().status, 200, "{size}");
+            let status = put(&gateway, &body, true).expect_reply().status;
+            assert_eq!(status, 200, "{size}");
             assert!(good.take().pop().unwrap().body == body, "{size}");
         }
     }
@@ -379,13 +383,7 @@ fn too_large_a_body_is_told_its_limit() {
         let (node, gateway) = start(&format!(", max_req_body_size: {limit}"));
         for chunked in [false, true] {
             let body = body(limit + 1);
-            let mut connection = gateway.connect();
-            send(
-                &mut connection,
-                &signed_body("PUT", "/body", &body),
-                &body,
-                chunked,
-            );
+            let mut connection = put(&gateway, &body, chunked);
             let reply = connection.expect_reply();
             assert_eq!(reply.status, 413, "{limit} {chunked}");
             let said = reply.text();
@@ -419,31 +417,19 @@ fn clients_that_stop_or_dawdle_are_answered_and_nothing_goes_up() {
         .start();
     let body = body(200_000);
     for size in [100, 100_000] {
-        let mut connection = gateway.connect();
-        connection.send(head(
-            &signed_body("PUT", "/body", &body),
-            &declared(body.len()),
-        ));
+        let mut connection = announce(&gateway, &body);
         connection.send(&body[..size]);
         connection.finish_sending();
         assert_eq!(connection.expect_reply().status, 400, "{size}");
 
-        let mut connection = gateway.connect();
-        connection.send(head(
-            &signed_body("PUT", "/body", &body),
-            &declared(body.len()),
-        ));
+        let mut connection = announce(&gateway, &body);
         connection.send(&body[..size]);
         assert_eq!(connection.expect_reply().status, 408, "{size}");
         assert!(connection.is_closed());
     }
     assert_eq!(node.count(), 0);
     // Slow is not too slow.
-    let mut connection = gateway.connect();
-    connection.send(head(
-        &signed_body("PUT", "/body", &body),
-        &declared(body.len()),
-    ));
+    let mut connection = announce(&gateway, &body);
     for piece in body.chunks(20_000) {
         std::thread::sleep(std::time::Duration::from_millis(20));
         connection.send(piece);
@@ -467,23 +453,11 @@ fn the_limit_of_all_bodies_holds_and_a_retry_does_not_count_twice() {
         .start();
     let (fits, over) = (body(40_000), body(40_001));
     for chunked in [false, true] {
-        let mut connection = gateway.connect();
-        send(
-            &mut connection,
-            &signed_body("PUT", "/body", &over),
-            &over,
-            chunked,
-        );
-        assert_eq!(connection.expect_reply().status, 413, "{chunked}");
+        let status = put(&gateway, &over, chunked).expect_reply().status;
+        assert_eq!(status, 413, "{chunked}");
         // Bytes that were sent again to the second node counted as received once more.
         for _ in 0..2 {
-            let mut connection = gateway.connect();
-            send(
-                &mut connection,
-                &signed_body("PUT", "/body", &fits),
-                &fits,
-                chunked,
-            );
+            let mut connection = put(&gateway, &fits, chunked);
             assert_eq!(connection.expect_reply().status, 200, "{chunked}");
             connection.send("PUT /plain HTTP/1.1\r\nHost: a\r\nContent-Length: 40000\r\n\r\n");
             connection.send(&fits);
@@ -534,14 +508,8 @@ routes:
         ),
     ));
     let body = body(100_000);
-    let mut connection = gateway.connect();
-    send(
-        &mut connection,
-        &signed_body("PUT", "/body", &body),
-        &body,
-        false,
-    );
-    assert_eq!(connection.expect_reply().status, 200);
+    let status = put(&gateway, &body, false).expect_reply().status;
+    assert_eq!(status, 200);
     let seen = node.take().pop().unwrap();
     assert!(seen.body == body);
     assert_eq!(
@@ -604,12 +572,6 @@ fn bodies_that_are_held_have_a_bound_together() {
     });
     // Of unknown length, and so held back on its way.
     let long = body(400_000);
-    let mut connection = gateway.connect();
-    send(
-        &mut connection,
-        &signed_body("PUT", "/body", &long),
-        &long,
-        true,
-    );
-    assert_eq!(connection.expect_reply().status, 503);
+    let status = put(&gateway, &long, true).expect_reply().status;
+    assert_eq!(status, 503);
 }

@@ -35,11 +35,7 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
         let plugin = build(def::parse(json)?, ctx)?;
         let cookie = plugin.cookie.clone();
         let hooks = Hooks::of(plugin).access();
-        Ok(hooks
-            .redacts(&cookie)
-            .redacts("code")
-            .redacts("state")
-            .done())
+        Ok(hooks.redacts([&cookie, "code", "state"]).done())
     },
     credential: None,
 };

@@ -5,7 +5,7 @@
 //! server it belongs to are part of the key, so that no cookie passes for another application's;
 //! a rotated client secret ends all sessions.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +15,8 @@ use openssl::md::Md;
 use openssl::rand::rand_bytes;
 use openssl::symm::{Cipher, decrypt_aead, encrypt_aead};
 use zeroize::Zeroizing;
+
+use crate::clock::unix_secs;
 
 /// What a cookie says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,7 +64,7 @@ impl Sealer {
 
     /// The cookie's value; it holds until `end`.
     pub(super) fn seal(&self, cookie: &Cookie, end: SystemTime) -> Result<String, ErrorStack> {
-        let mut plain = seconds(end).to_be_bytes().to_vec();
+        let mut plain = unix_secs(end).to_be_bytes().to_vec();
         match cookie {
             Cookie::Session => plain.push(b'S'),
             Cookie::Login { state, target } => {
@@ -90,7 +92,7 @@ impl Sealer {
         let cipher = Cipher::aes_256_gcm();
         let plain = decrypt_aead(cipher, &*self.0, Some(nonce), LAYOUT, text, tag).ok()?;
         let (end, rest) = plain.split_first_chunk()?;
-        if u64::from_be_bytes(*end) <= seconds(now) {
+        if u64::from_be_bytes(*end) <= unix_secs(now) {
             return None;
         }
         match rest.split_first()? {
@@ -114,14 +116,10 @@ pub(super) fn fresh_state() -> Result<String, ErrorStack> {
     Ok(URL_SAFE_NO_PAD.encode(bytes))
 }
 
-/// A time before 1970 counts as over.
-fn seconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(UNIX_EPOCH);
-    since.unwrap_or(Duration::ZERO).as_secs()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
     use super::*;
 
     const SECRET: &[u8] = b"a client secret of this length";

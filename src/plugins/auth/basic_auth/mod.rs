@@ -12,17 +12,18 @@ use http::header::AUTHORIZATION;
 use serde::Deserialize;
 
 use super::basic::{Presented, has_controls};
+use super::given::{given, is_reference};
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use super::stored::Stored;
 use super::verifier::{Answer, Question, Verifier, busy};
 use crate::consumer::{CredentialEntry, CredentialIndex};
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{
-    self, BuildCtx, BuildError, Credential, CredentialCtx, PluginDef, PluginKind,
+    self, BuildCtx, BuildError, Credential, CredentialCtx, CredentialDef, PluginDef, PluginKind,
 };
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
-use crate::secrets::{Reference, Secret};
+use crate::secrets::Secret;
 use crate::telemetry::metrics::AuthFailure;
 
 pub(in crate::plugins) const DEF: PluginDef = PluginDef {
@@ -30,7 +31,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2520,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| credential(def::parse(json)?, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "username",
+        build: |json, ctx| credential(def::parse(json)?, ctx),
+    }),
 };
 
 const NAME: &str = "basic-auth";
@@ -85,17 +89,13 @@ fn build(config: BasicAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildErro
         verifier: Verifier::shared(ctx.kept, ctx.clock),
     };
     let hooks = Auth::hooks(NAME, plugin, &challenge, config.anonymous_consumer, ctx)?;
-    Ok(hooks.redacts(AUTHORIZATION.as_str()).done())
+    Ok(hooks.redacts([AUTHORIZATION.as_str()]).done())
 }
 
 fn credential(config: CredentialConfig, ctx: &CredentialCtx<'_>) -> Result<Credential, BuildError> {
     let (username, password) = (Secret::from(config.username), Secret::from(config.password));
-    let text = username.expose_str().unwrap_or_default();
-    let refused = if username.is_empty() {
-        Some("must not be empty")
-    } else if Reference::is_reference(text) {
-        Some("reference has no value")
-    } else if text.contains(':') {
+    given("username", &username)?;
+    let refused = if username.expose().contains(&b':') {
         // RFC 7617 §2: a name ends at the first colon, so nobody could present this one.
         Some("must not contain a colon")
     } else if has_controls(username.expose()) {
@@ -167,10 +167,7 @@ impl Scheme for BasicAuth {
 impl BasicAuth {
     fn presented(&self, req: &RequestCtx<'_>) -> Result<Presented, Failure<'_>> {
         let presented = Presented::of(&req.head.headers, &AUTHORIZATION, "Basic");
-        let missing = || Failure::ready(AuthFailure::Missing, &self.missing);
-        presented
-            .ok_or_else(missing)?
-            .ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.malformed))
+        presented.map_err(|reason| self.refused(reason))
     }
 
     /// What has to be computed, and what a right password leads to.
@@ -205,6 +202,8 @@ impl BasicAuth {
 
     fn refused(&self, reason: AuthFailure) -> Failure<'_> {
         let answer = match reason {
+            AuthFailure::Missing => &self.missing,
+            AuthFailure::Malformed => &self.malformed,
             AuthFailure::Unavailable => &self.busy,
             _ => &self.unknown,
         };
@@ -222,11 +221,10 @@ struct Found<'r> {
 
 impl<'r> Found<'r> {
     fn of(req: &'r RequestCtx<'_>, presented: &Presented) -> Result<Self, AuthFailure> {
-        let is_reference = |text| std::str::from_utf8(text).is_ok_and(Reference::is_reference);
         if is_reference(presented.username()) || is_reference(presented.password()) {
             return Err(AuthFailure::Unknown);
         }
-        let index = req.state.consumers.by_plugin.get(NAME);
+        let index = req.state.consumers.index(NAME);
         let index = index.ok_or(AuthFailure::Unknown)?;
         let theirs = index.find(presented.username());
         let entry = theirs.or_else(|| index.decoy(presented.username()));
@@ -242,10 +240,7 @@ impl<'r> Found<'r> {
 
     fn verdict(&self, right: bool) -> Result<Attached, AuthFailure> {
         match (self.is_theirs, right) {
-            (true, true) => Ok(Attached {
-                consumer: Arc::clone(&self.entry.consumer),
-                credential_id: self.entry.credential_id().cloned(),
-            }),
+            (true, true) => Ok(Attached::by(self.entry)),
             (true, false) => Err(AuthFailure::Mismatch),
             (false, _) => Err(AuthFailure::Unknown),
         }

@@ -6,20 +6,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::clock::{Clock, ManualClock};
-use crate::consumer::{Consumer, Consumers, GroupLink};
 use crate::plugins::testing::{self, Exchange, answered, body_text, built, refusal};
 
 /// Of `hunter2`, by libxcrypt.
 const BCRYPT: &str = "$2b$04$abcdefghijklmnopqrstuuV3duMsC0HpUex6N9qapiuOHHWkwRXVm";
-
-fn consumer(name: &str) -> Arc<Consumer> {
-    Arc::new(Consumer {
-        username: name.into(),
-        plugins: None,
-        group: GroupLink::Alone,
-        labels: None,
-    })
-}
 
 /// Consumers with one credential `c` each, and `guest`.
 fn with_users(mut exchange: Exchange, users: &[(&str, &str)]) -> Exchange {
@@ -28,12 +18,10 @@ fn with_users(mut exchange: Exchange, users: &[(&str, &str)]) -> Exchange {
         let side = json!({"username": name, "password": password});
         let side = testing::credential(&DEF, &side).expect("credential is valid");
         let id = Some("c".into());
-        let entry = CredentialEntry::new(consumer(name), order, id, Some(side.data));
+        let entry = CredentialEntry::new(testing::consumer(name), order, id, Some(side.data));
         index.insert(&side.lookup_key, entry);
     }
-    let mut consumers = Consumers::of([consumer("guest")].into_iter());
-    consumers.by_plugin.insert(NAME, index);
-    exchange.state.consumers = Arc::new(consumers);
+    exchange.state.consumers = testing::with_guest(NAME, index);
     exchange
 }
 
@@ -49,11 +37,6 @@ fn basic(pair: &str) -> String {
 
 fn asking(users: &[(&str, &str)], value: &str) -> Exchange {
     with_users(Exchange::get("/"), users).header("Authorization", value)
-}
-
-fn who(exchange: &Exchange) -> Option<&str> {
-    let attached = exchange.state.consumer.as_ref()?;
-    Some(&attached.consumer.username)
 }
 
 fn scheme(pending: usize) -> BasicAuth {
@@ -75,7 +58,7 @@ fn name_and_password_attach_the_consumer() {
         let value = basic(&format!("{name}:{password}"));
         let mut exchange = asking(USERS, &value).header("X-Consumer-Username", "forged");
         assert!(exchange.rewrite(&hooks).is_none(), "{name} goes on");
-        assert_eq!(who(&exchange), Some(*name));
+        assert_eq!(exchange.who(), Some(*name));
         assert_eq!(exchange.values("x-credential-identifier"), ["c"]);
         assert_eq!(exchange.values("authorization"), [value], "is not hidden");
     }
@@ -128,7 +111,7 @@ fn refusals_are_those_of_apisix() {
         assert_eq!(challenge, Some("Basic realm=\"basic\""));
         let content_type = answered(&answer, "content-type");
         assert_eq!(content_type, Some("text/plain; charset=utf-8"));
-        assert_eq!(who(&exchange), None);
+        assert_eq!(exchange.who(), None);
     }
 }
 
@@ -157,12 +140,12 @@ fn credentials_are_hidden_where_that_is_asked_for() {
     ] {
         let mut exchange = asking(USERS, &value);
         assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
-        assert_eq!(who(&exchange), Some(name));
+        assert_eq!(exchange.who(), Some(name));
         assert!(exchange.values("authorization").is_empty(), "{value}");
     }
     let mut exchange = with_users(Exchange::get("/"), USERS);
     assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
-    assert_eq!(who(&exchange), Some("guest"));
+    assert_eq!(exchange.who(), Some("guest"));
 }
 
 #[test]
@@ -181,7 +164,7 @@ fn a_password_may_be_kept_as_a_hash() {
         let mut exchange = asking(users, &basic(pair));
         let answer = exchange.rewrite(&hooks);
         assert_eq!(answer.is_none(), right, "{pair}");
-        assert_eq!(who(&exchange), right.then_some("alice"), "{pair}");
+        assert_eq!(exchange.who(), right.then_some("alice"), "{pair}");
         assert_eq!(exchange.values("authorization").is_empty(), right);
         if let Some(answer) = answer {
             let body = "{\"message\":\"Invalid user authorization\"}\n";

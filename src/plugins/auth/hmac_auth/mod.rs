@@ -6,7 +6,6 @@ mod params;
 mod replay;
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use futures::future::BoxFuture;
 use http::{HeaderValue, Method, header};
@@ -18,12 +17,13 @@ use serde::Deserialize;
 use self::body::{DigestCheck, Failures};
 use self::params::{Params, Unusable};
 use self::replay::{Replays, Use};
+use super::given::resolved;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_secs};
 use crate::plugins::body::{Ahead, BodyError};
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{
-    self, BuildCtx, BuildError, Credential, CredentialCtx, PluginDef, PluginKind,
+    self, BuildCtx, BuildError, Credential, CredentialCtx, CredentialDef, PluginDef, PluginKind,
 };
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
@@ -35,7 +35,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2530,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| credential(def::parse(json)?, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "key_id",
+        build: |json, ctx| credential(def::parse(json)?, ctx),
+    }),
 };
 
 const NAME: &str = "hmac-auth";
@@ -164,7 +167,7 @@ fn build(config: HmacAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError
     };
     let reads_body = plugin.body_limit.is_some();
     let hooks = Auth::hooks(NAME, plugin, &challenge, config.anonymous_consumer, ctx)?;
-    let hooks = hooks.redacts(header::AUTHORIZATION.as_str());
+    let hooks = hooks.redacts([header::AUTHORIZATION.as_str()]);
     Ok(if reads_body {
         hooks.reads_body().done()
     } else {
@@ -212,25 +215,19 @@ fn unvalidated(why: &str, challenge: &HeaderValue) -> Response {
 }
 
 fn credential(config: CredentialConfig, _: &CredentialCtx<'_>) -> Result<Credential, BuildError> {
-    let (key_id, secret) = (config.key_id, Secret::from(config.secret_key));
+    let (key_id, secret) = (Secret::from(config.key_id), Secret::from(config.secret_key));
     let fits =
         |text: Option<&str>| text.is_some_and(|text| (1..=256).contains(&text.chars().count()));
-    let is_reference = |text: Option<&str>| text.is_some_and(Reference::is_reference);
-    for (field, value) in [
-        ("key_id", Some(key_id.as_str())),
-        ("secret_key", secret.expose_str()),
-    ] {
-        if is_reference(value) {
-            return Err(BuildError::invalid(field, "reference has no value"));
-        }
-        if !fits(value) {
+    for (field, value) in [("key_id", &key_id), ("secret_key", &secret)] {
+        resolved(field, value)?;
+        if !fits(value.expose_str()) {
             return Err(BuildError::invalid(field, "must have 1 to 256 characters"));
         }
     }
     let key = PKey::hmac(secret.expose())
         .map_err(|_| BuildError::invalid("secret_key", "must be fit for HMAC"))?;
     Ok(Credential {
-        lookup_key: Secret::from(key_id),
+        lookup_key: key_id,
         data: Arc::new(SigningKey(key)),
     })
 }
@@ -315,10 +312,7 @@ impl HmacAuth {
             return Err(refused(AuthFailure::Mismatch));
         }
         Ok(Signed {
-            attached: Attached {
-                consumer: Arc::clone(&entry.consumer),
-                credential_id: entry.credential_id().cloned(),
-            },
+            attached: Attached::by(entry),
             signature: params.signature,
             date,
             names: params.headers,
@@ -329,8 +323,8 @@ impl HmacAuth {
     /// three forms.
     fn date(&self, req: &RequestCtx<'_>) -> Option<u64> {
         let date = req.header(&header::DATE)?.to_str().ok()?;
-        let date = seconds(httpdate::parse_http_date(date).ok()?);
-        (date.abs_diff(seconds(req.state.started_wall)) <= self.skew).then_some(date)
+        let date = unix_secs(httpdate::parse_http_date(date).ok()?);
+        (date.abs_diff(unix_secs(req.state.started_wall)) <= self.skew).then_some(date)
     }
 
     /// Checks 8 and 9, and the size. What has to be checked later comes back.
@@ -374,7 +368,7 @@ impl HmacAuth {
     fn accept(&self, req: &mut RequestCtx<'_>, signed: Signed) -> Verdict<'_> {
         if let Some(replays) = &self.replays {
             // By the time now: the body may have taken long to come.
-            let now = seconds(self.clock.wall());
+            let now = unix_secs(self.clock.wall());
             match replays.take(&signed.signature, signed.date, now) {
                 Use::First => {}
                 Use::Again => return Err(Failure::ready(AuthFailure::Replayed, &self.refused)),
@@ -468,11 +462,6 @@ fn keep_signed_values(req: &mut RequestCtx<'_>, names: &[String]) {
         // Name and value stood in the request, so this cannot fail.
         drop(req.head.insert_header(name.clone(), first));
     }
-}
-
-fn seconds(time: SystemTime) -> u64 {
-    let since = time.duration_since(SystemTime::UNIX_EPOCH);
-    since.as_ref().map_or(0, Duration::as_secs)
 }
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
+use std::time::{Duration, SystemTime};
+
 use serde_json::{Value, json};
 
 use super::*;
-use crate::consumer::{Consumer, Consumers, CredentialEntry, CredentialIndex, GroupLink};
+use crate::consumer::{CredentialEntry, CredentialIndex};
 use crate::plugins::testing::{self, Exchange, answered, body_text, built, refusal};
 
 const SECRET: &str = "s3cret";
@@ -9,22 +11,17 @@ const SECRET: &str = "s3cret";
 const NOW: &str = "Tue, 14 Nov 2023 22:13:20 GMT";
 
 fn with_consumers(mut exchange: Exchange) -> Exchange {
-    let consumer = |name: &str| {
-        Arc::new(Consumer {
-            username: name.into(),
-            plugins: None,
-            group: GroupLink::Alone,
-            labels: None,
-        })
-    };
     let mut index = CredentialIndex::new([1; 16]);
     let json = json!({"key_id": "alice-id", "secret_key": SECRET});
     let side = testing::credential(&DEF, &json).expect("credential is valid");
-    let entry = CredentialEntry::new(consumer("alice"), 0, Some("c1".into()), Some(side.data));
+    let entry = CredentialEntry::new(
+        testing::consumer("alice"),
+        0,
+        Some("c1".into()),
+        Some(side.data),
+    );
     index.insert(&side.lookup_key, entry);
-    let mut consumers = Consumers::of([consumer("guest")].into_iter());
-    consumers.by_plugin.insert(NAME, index);
-    exchange.state.consumers = Arc::new(consumers);
+    exchange.state.consumers = testing::with_guest(NAME, index);
     exchange
 }
 
@@ -62,11 +59,6 @@ fn dated() -> Exchange {
     signed("/a?b=c", "@request-target date", &text)
 }
 
-fn who(exchange: &Exchange) -> Option<&str> {
-    let attached = exchange.state.consumer.as_ref()?;
-    Some(&attached.consumer.username)
-}
-
 fn passes(hooks: &Hooks, mut exchange: Exchange, what: &str) {
     let answer = exchange.rewrite(hooks);
     assert!(
@@ -74,7 +66,7 @@ fn passes(hooks: &Hooks, mut exchange: Exchange, what: &str) {
         "{what}: {:?}",
         answer.map(|answer| answer.status)
     );
-    assert_eq!(who(&exchange), Some("alice"), "{what}");
+    assert_eq!(exchange.who(), Some("alice"), "{what}");
 }
 
 fn refused(hooks: &Hooks, mut exchange: Exchange, why: &str) {
@@ -86,14 +78,14 @@ fn refused(hooks: &Hooks, mut exchange: Exchange, why: &str) {
         answered(&answer, "www-authenticate"),
         Some("hmac realm=\"hmac\"")
     );
-    assert_eq!(who(&exchange), None);
+    assert_eq!(exchange.who(), None);
 }
 
 #[test]
 fn a_signed_request_attaches_its_consumer() {
     let mut exchange = dated();
     assert!(exchange.rewrite(&built(&DEF, &json!({}))).is_none());
-    assert_eq!(who(&exchange), Some("alice"));
+    assert_eq!(exchange.who(), Some("alice"));
     assert_eq!(exchange.values("x-credential-identifier"), ["c1"]);
     assert_eq!(
         exchange.values("authorization").len(),
@@ -296,7 +288,7 @@ fn the_anonymous_consumer_takes_over_any_failure() {
     tampered.head.set_method(Method::POST);
     for mut exchange in [with_consumers(Exchange::get("/")), tampered] {
         assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
-        assert_eq!(who(&exchange), Some("guest"));
+        assert_eq!(exchange.who(), Some("guest"));
         assert!(exchange.values("authorization").is_empty());
     }
 }

@@ -4,8 +4,6 @@ use std::any::Any;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use zeroize::Zeroizing;
@@ -13,9 +11,11 @@ use zeroize::Zeroizing;
 use super::jwks;
 use super::keys::KeySet;
 use crate::consumer::CredentialEntry;
+use crate::http::loose_base64::WITH_UNUSED_BITS;
 use crate::jwt::{Algorithm, Family, VerifyingKey};
+use crate::plugins::auth::given::given;
 use crate::plugins::def::{BuildError, Credential, CredentialCtx};
-use crate::secrets::{Again, Reference, Secret};
+use crate::secrets::{Again, Secret};
 
 /// Credential side.
 #[derive(Deserialize)]
@@ -95,7 +95,7 @@ pub(super) fn build(
     settings: &Value,
     ctx: &CredentialCtx<'_>,
 ) -> Result<Credential, BuildError> {
-    usable(&config.key, "key")?;
+    given("key", &config.key.0)?;
     if config.exp.is_some_and(|exp| exp < 1) {
         return Err(BuildError::invalid("exp", "must be at least 1"));
     }
@@ -183,12 +183,12 @@ impl KeyConfig {
             let message = "property \"secret\" is required when using HS based algorithms";
             return Err(invalid(message));
         };
-        usable(&secret, field)?;
+        given(field, &secret.0)?;
         let decoded;
         let secret = if self.base64_secret {
             let message = "base64_secret required but the secret is not in base64 format";
             decoded = Zeroizing::new(
-                BASE64
+                WITH_UNUSED_BITS
                     .decode(secret.0.expose())
                     .map_err(|_| invalid(message))?,
             );
@@ -210,31 +210,12 @@ impl KeyConfig {
         let Some(key) = self.public_key else {
             return Err(BuildError::invalid(field, "missing valid public key"));
         };
-        usable(&key, field)?;
+        given(field, &key.0)?;
         VerifyingKey::from_pem(algorithm, key.0.expose()).map_err(|error| {
             BuildError::invalid(field, format!("does not fit {algorithm}: {error}"))
         })
     }
 }
-
-/// Neither empty nor a reference that nothing stands behind.
-fn usable(text: &Text, field: &str) -> Result<(), BuildError> {
-    if text.0.is_empty() {
-        return Err(BuildError::invalid(field, "must not be empty"));
-    }
-    if text.0.expose_str().is_some_and(Reference::is_reference) {
-        return Err(BuildError::invalid(field, "reference has no value"));
-    }
-    Ok(())
-}
-
-/// As nginx reads it: padding may be left out, unused bits may be set.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true),
-);
 
 #[cfg(test)]
 mod tests;

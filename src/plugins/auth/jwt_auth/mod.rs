@@ -24,7 +24,7 @@ use crate::http::{cookie, query};
 use crate::jwt::{Compact, decode_base64url};
 use crate::plugins::claims::TokenPayload;
 use crate::plugins::ctx::{Attached, RequestCtx};
-use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
+use crate::plugins::def::{self, BuildCtx, BuildError, CredentialDef, PluginDef, PluginKind};
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
 use crate::secrets::Reference;
@@ -35,7 +35,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2510,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| credential::build(def::parse(json)?, json, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "key",
+        build: |json, ctx| credential::build(def::parse(json)?, json, ctx),
+    }),
 };
 
 const NAME: &str = "jwt-auth";
@@ -107,8 +110,7 @@ fn build(config: JwtAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError>
     let plugin = JwtAuth::new(config, &challenge, ctx)?;
     let names = [plugin.header.as_str(), &plugin.query, &plugin.cookie].map(str::to_owned);
     let hooks = Auth::hooks(NAME, plugin, &challenge, anonymous, ctx)?;
-    let hooks = names.iter().fold(hooks, |hooks, name| hooks.redacts(name));
-    Ok(hooks.done())
+    Ok(hooks.redacts(names).done())
 }
 
 fn asked(claims: &[String]) -> Result<Asked, BuildError> {
@@ -311,7 +313,7 @@ impl JwtAuth {
             let keys = verification.keys.identity();
             memory.insert(id, Seen { user, keys, times }, req.state.started);
         }
-        let attached = attached(entry);
+        let attached = Attached::by(entry);
         self.store(req, token);
         Ok(attached)
     }
@@ -352,14 +354,7 @@ fn still_signed(req: &RequestCtx<'_>, seen: &Seen) -> Option<(Attached, f64)> {
     let entry = index.find_digest(&seen.user)?;
     let verification = Verification::of(entry)?;
     let same = verification.keys.identity() == seen.keys;
-    same.then(|| (attached(entry), verification.grace))
-}
-
-fn attached(entry: &CredentialEntry) -> Attached {
-    Attached {
-        consumer: Arc::clone(&entry.consumer),
-        credential_id: entry.credential_id().cloned(),
-    }
+    same.then(|| (Attached::by(entry), verification.grace))
 }
 
 #[cfg(test)]

@@ -14,17 +14,18 @@ use http::HeaderValue;
 use serde::Deserialize;
 
 use self::places::{Found, Places};
+use super::given::is_reference;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict, challenge, refusal};
 use super::stored::Stored;
 use super::verifier::{Answer, Hashed, Question, Verifier, busy};
 use crate::consumer::{ByPrefix, CredentialEntry, CredentialIndex};
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{
-    self, BuildCtx, BuildError, Credential, CredentialCtx, PluginDef, PluginKind,
+    self, BuildCtx, BuildError, Credential, CredentialCtx, CredentialDef, PluginDef, PluginKind,
 };
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
-use crate::secrets::{Reference, Secret};
+use crate::secrets::Secret;
 use crate::telemetry::metrics::AuthFailure;
 
 pub(in crate::plugins) const DEF: PluginDef = PluginDef {
@@ -32,7 +33,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2500,
     kind: PluginKind::Auth,
     build: |json, ctx| build(def::parse(json)?, ctx),
-    credential: Some(|json, ctx| credential(def::parse(json)?, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "key",
+        build: |json, ctx| credential(def::parse(json)?, ctx),
+    }),
 };
 
 const NAME: &str = "key-auth";
@@ -101,10 +105,7 @@ fn build(config: KeyAuthConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError>
         verifier: Verifier::shared(ctx.kept, ctx.clock),
     };
     let hooks = Auth::hooks(NAME, plugin, &challenge, config.anonymous_consumer, ctx)?;
-    let redacted = redacted.iter();
-    Ok(redacted
-        .fold(hooks, |hooks, name| hooks.redacts(name))
-        .done())
+    Ok(hooks.redacts(redacted).done())
 }
 
 fn challenges(realm: &str, bearer: bool) -> Result<HeaderValue, BuildError> {
@@ -150,14 +151,14 @@ impl Scheme for KeyAuth {
             None => return Err(self.refused(AuthFailure::Missing)).into(),
             Some((found, None)) => (found, None),
             Some((found, Some(key))) => {
-                let index = req.state.consumers.by_plugin.get(NAME);
+                let index = req.state.consumers.index(NAME);
                 match index.map(|index| (index, index.find(&key))) {
                     None => (found, None),
-                    Some((_, Some(entry))) => (found, Some(attached(entry))),
+                    Some((_, Some(entry))) => (found, Some(Attached::by(entry))),
                     Some((index, None)) => match Candidates::of(index, &key) {
                         None => (found, None),
                         Some(candidates) => match candidates.remembered(index, &key) {
-                            Some(entry) => (found, Some(attached(entry))),
+                            Some(entry) => (found, Some(Attached::by(entry))),
                             None => return Trial::Wait,
                         },
                     },
@@ -196,7 +197,6 @@ impl KeyAuth {
     /// reference is never a key: what could not be resolved must not become a password.
     fn presented<'r>(&self, req: &'r RequestCtx<'_>) -> Option<places::Presented<'r>> {
         let (found, key) = self.places.presented(req)?;
-        let is_reference = |key: &[u8]| std::str::from_utf8(key).is_ok_and(Reference::is_reference);
         let key = key.filter(|key| !key.is_empty() && !is_reference(key));
         Some((found, key))
     }
@@ -205,9 +205,9 @@ impl KeyAuth {
     fn asked(&self, req: &RequestCtx<'_>) -> Option<(Found, Question, Vec<Attached>)> {
         let (found, key) = self.presented(req)?;
         let key = key?;
-        let index = req.state.consumers.by_plugin.get(NAME)?;
+        let index = req.state.consumers.index(NAME)?;
         let candidates = Candidates::of(index, &key)?;
-        let entries = candidates.0.iter().map(|(entry, _)| attached(entry));
+        let entries = candidates.0.iter().map(|(entry, _)| Attached::by(entry));
         let entries = entries.collect();
         let hashed = candidates.0.into_iter().map(|(_, hashed)| hashed).collect();
         let question = Question::new(hashed, &key, b"", |text| index.digest(text));
@@ -258,13 +258,6 @@ impl<'r> Candidates<'r> {
         let mut candidates = self.0.iter();
         let found = candidates.find(|(_, hashed)| hashed.remembers(&digest));
         found.map(|(entry, _)| *entry)
-    }
-}
-
-fn attached(entry: &CredentialEntry) -> Attached {
-    Attached {
-        consumer: Arc::clone(&entry.consumer),
-        credential_id: entry.credential_id().cloned(),
     }
 }
 

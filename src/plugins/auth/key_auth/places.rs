@@ -9,6 +9,7 @@ use serde::Deserializer;
 use serde::de::{SeqAccess, Visitor};
 
 use crate::http::query;
+use crate::plugins::auth::hide;
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::BuildError;
 
@@ -75,19 +76,13 @@ impl Places {
                 return Some((Found::Header(place), key.map(Cow::Borrowed)));
             }
         }
-        let mut keys = query::args(req.query()?)
-            .filter(|(name, _)| **name == *self.query)
-            .map(|(_, value)| value);
-        let key = keys.next()?;
-        if keys.next().is_some() {
-            // APISIX sees a list then, which equals no key.
-            return Some((Found::Query, None));
-        }
-        let key = match key {
+        // Of an argument that stands twice APISIX sees a list, which equals no key.
+        let key = query::single(req.query()?, &self.query)?;
+        let key = key.map(|key| match key {
             Cow::Borrowed(key) => Cow::Borrowed(key.as_bytes()),
             Cow::Owned(key) => Cow::Owned(key.into_bytes()),
-        };
-        Some((Found::Query, Some(key)))
+        });
+        Some((Found::Query, key))
     }
 
     /// Takes the key out of that place.
@@ -98,7 +93,7 @@ impl Places {
                     drop(req.head.remove_header(&header.name));
                 }
             }
-            Found::Query => self.remove_query(req),
+            Found::Query => hide::from_query(req, &self.query),
         }
     }
 
@@ -109,25 +104,7 @@ impl Places {
                 drop(req.head.remove_header(&header.name));
             }
         }
-        self.remove_query(req);
-    }
-
-    fn remove_query(&self, req: &mut RequestCtx<'_>) {
-        let Some(query) = req.query() else { return };
-        let ours = |name: &str| *name == *self.query;
-        if !query::args(query).any(|(name, _)| ours(&name)) {
-            return;
-        }
-        let path = req.head.uri.path();
-        let target = match query::without_args(query, ours) {
-            Some(kept) => [path, "?", &kept].concat(),
-            None => path.to_owned(),
-        };
-        let normalised = req.state.path.clone();
-        if req.set_target(&target).is_err() {
-            log::error!("key-auth could not take the key out of the query");
-        }
-        req.state.path = normalised;
+        hide::from_query(req, &self.query);
     }
 }
 

@@ -32,15 +32,8 @@ fn with_consumers(mut exchange: Exchange) -> Exchange {
     // Not possible through `credential`; shows that the request side refuses too.
     insert("$secret://vault/1/a/b", &alice, None);
     insert("", &alice, None);
-    let mut consumers = Consumers::of([consumer("guest", None)].into_iter());
-    consumers.by_plugin.insert(NAME, index);
-    exchange.state.consumers = Arc::new(consumers);
+    exchange.state.consumers = testing::with_guest(NAME, index);
     exchange
-}
-
-fn who(exchange: &Exchange) -> Option<&str> {
-    let attached = exchange.state.consumer.as_ref()?;
-    Some(&attached.consumer.username)
 }
 
 #[test]
@@ -51,7 +44,7 @@ fn a_known_key_attaches_its_consumer_and_identity_headers() {
         .header("X-Credential-Identifier", "forged")
         .header("X-Consumer-Username", "forged");
     assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
-    assert_eq!(who(&exchange), Some("alice"));
+    assert_eq!(exchange.who(), Some("alice"));
     assert_eq!(exchange.values("x-consumer-username"), ["alice"]);
     assert_eq!(exchange.values("x-consumer-custom-id"), ["42"]);
     assert!(
@@ -71,7 +64,7 @@ fn the_query_is_asked_where_the_header_is_absent() {
     for target in ["/?k=bob+key", "/?a=1&k=bob%20key&b", "/?%6b=bob%20key"] {
         let mut exchange = with_consumers(Exchange::get(target));
         assert!(exchange.rewrite(&hooks).is_none(), "{target} goes on");
-        assert_eq!(who(&exchange), Some("bob"), "{target}");
+        assert_eq!(exchange.who(), Some("bob"), "{target}");
         assert_eq!(exchange.values("x-credential-identifier"), ["c1"]);
         assert!(exchange.values("x-consumer-custom-id").is_empty());
     }
@@ -132,7 +125,7 @@ fn refusals_are_those_of_apisix() {
         assert_eq!(challenge, Some("apikey realm=\"key\""));
         let content_type = answered(&answer, "content-type");
         assert_eq!(content_type, Some("text/plain; charset=utf-8"));
-        assert_eq!(who(&exchange), None);
+        assert_eq!(exchange.who(), None);
     }
 }
 
@@ -196,7 +189,7 @@ fn the_anonymous_consumer_takes_over_any_failure() {
     ] {
         let mut exchange = with_consumers(exchange).header("X-Consumer-Custom-ID", "forged");
         assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
-        assert_eq!(who(&exchange), Some("guest"));
+        assert_eq!(exchange.who(), Some("guest"));
         assert_eq!(exchange.values("x-consumer-username"), ["guest"]);
         assert!(exchange.values("x-consumer-custom-id").is_empty());
         assert!(exchange.values("apikey").is_empty(), "header is hidden");
@@ -310,7 +303,7 @@ fn the_first_header_of_the_list_that_is_there_counts() {
     ] {
         let mut exchange = exchange;
         let answer = exchange.rewrite(&hooks);
-        assert_eq!(who(&exchange), name);
+        assert_eq!(exchange.who(), name);
         assert_eq!(answer.is_none(), name.is_some());
     }
     let anonymous = json!({
@@ -348,7 +341,7 @@ fn a_bearer_key_is_read_where_that_is_asked_for() {
         let mut exchange = exchange;
         let said = exchange.values("authorization").join(" ");
         let answer = exchange.rewrite(&hooks);
-        assert_eq!(who(&exchange), name, "{said}");
+        assert_eq!(exchange.who(), name, "{said}");
         if let Some(answer) = answer {
             let challenge = answered(&answer, "www-authenticate");
             assert_eq!(
@@ -404,7 +397,7 @@ fn a_key_may_be_kept_as_a_hash() {
         let exchange = with_keys(Exchange::get("/?a"), keys);
         let mut exchange = exchange.header("apikey", key);
         let answer = exchange.rewrite(&hooks);
-        assert_eq!(who(&exchange), name, "{key}");
+        assert_eq!(exchange.who(), name, "{key}");
         assert_eq!(
             exchange.values("apikey").is_empty(),
             name.is_some(),
@@ -450,7 +443,7 @@ fn of_equal_hashed_keys_the_later_is_in_force() {
     let exchange = with_keys(Exchange::get("/"), keys);
     let mut exchange = exchange.header("apikey", "hunter2");
     assert!(exchange.rewrite(&hooks).is_none(), "request goes on");
-    assert_eq!(who(&exchange), Some("carol"));
+    assert_eq!(exchange.who(), Some("carol"));
 }
 
 #[test]

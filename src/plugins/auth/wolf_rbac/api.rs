@@ -6,7 +6,7 @@ use http::{Method, header};
 use serde_json::{Map, Value, json};
 
 use super::server::Trouble;
-use super::{Known, NAME, TOKEN_ARGUMENT, TOKEN_HEADER, Token, has_consumers, known, token_text};
+use super::{Known, NAME, TOKEN_ARGUMENT, TOKEN_HEADER, Token, known, token_text};
 use crate::http::query;
 use crate::plugins::body::{Ahead, BodyError};
 use crate::plugins::ctx::RequestCtx;
@@ -121,7 +121,7 @@ fn bearer(req: &RequestCtx<'_>) -> Result<(Token, Known), Response> {
 }
 
 fn consumer(req: &RequestCtx<'_>, appid: &str) -> Result<Known, Response> {
-    if !has_consumers(req) {
+    if !req.state.consumers.has_any(NAME) {
         return Err(Response::status(500));
     }
     known(req, appid).ok_or_else(|| Response::message(400, "appid not found"))

@@ -12,16 +12,17 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::given::given;
 use super::scheme::{Auth, Failure, Scheme, Trial, Verdict};
 use crate::consumer::CredentialEntry;
 use crate::http::{cookie, lookalike, query};
 use crate::plugins::ctx::{Attached, RequestCtx};
 use crate::plugins::def::{
-    self, BuildCtx, BuildError, Credential, CredentialCtx, PluginDef, PluginKind,
+    self, BuildCtx, BuildError, Credential, CredentialCtx, CredentialDef, PluginDef, PluginKind,
 };
 use crate::plugins::phase::Hooks;
 use crate::plugins::respond::Response;
-use crate::secrets::{Reference, Secret};
+use crate::secrets::Secret;
 use crate::telemetry::metrics::AuthFailure;
 use server::{Access, Judgement, Wolf};
 
@@ -32,7 +33,10 @@ pub(in crate::plugins) const DEF: PluginDef = PluginDef {
     priority: 2555,
     kind: PluginKind::Auth,
     build: |json, ctx| build(&def::parse(json)?, ctx),
-    credential: Some(|json, ctx| credential(def::parse(json)?, ctx)),
+    credential: Some(CredentialDef {
+        lookup_field: "appid",
+        build: |json, ctx| credential(def::parse(json)?, ctx),
+    }),
 };
 
 const NAME: &str = "wolf-rbac";
@@ -167,21 +171,14 @@ fn build(config: &WolfConfig, ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
     // Like APISIX, it challenges nobody: its token is no scheme of HTTP.
     let none = HeaderValue::from_static("");
     let hooks = Auth::hooks(NAME, plugin, &none, None, ctx)?;
-    Ok(hooks.redacts(TOKEN_ARGUMENT).redacts(TOKEN_HEADER).done())
+    Ok(hooks.redacts([TOKEN_ARGUMENT, TOKEN_HEADER]).done())
 }
 
 fn credential(config: WolfConfig, ctx: &CredentialCtx<'_>) -> Result<Credential, BuildError> {
-    let refused = if config.appid.is_empty() {
-        Some("must not be empty")
-    } else if Reference::is_reference(&config.appid) {
-        Some("reference has no value")
-    } else if config.appid.contains('#') {
-        Some("must not hold '#', which ends it in a token")
-    } else {
-        None
-    };
     let lookup_key = Secret::from(config.appid);
-    if let Some(message) = refused {
+    given("appid", &lookup_key)?;
+    if lookup_key.expose().contains(&b'#') {
+        let message = "must not hold '#', which ends it in a token";
         return Err(BuildError::invalid("appid", message));
     }
     let application = Application {
@@ -196,10 +193,7 @@ fn credential(config: WolfConfig, ctx: &CredentialCtx<'_>) -> Result<Credential,
 
 impl Scheme for WolfRbac {
     fn authenticate(&self, req: &mut RequestCtx<'_>) -> Trial<'_> {
-        match self.presented(req) {
-            Ok(_) => Trial::Wait,
-            Err(failure) => Err(failure).into(),
-        }
+        Trial::wait_for(self.presented(req))
     }
 
     fn wait<'a>(&'a self, req: &'a mut RequestCtx<'_>) -> BoxFuture<'a, Verdict<'static>> {
@@ -274,7 +268,7 @@ impl WolfRbac {
         let token = Token::parse(&text);
         let token = token.ok_or_else(|| Failure::ready(AuthFailure::Malformed, &self.malformed))?;
         let unknown = |answer| Failure::ready(AuthFailure::Unknown, answer);
-        if !has_consumers(req) {
+        if !req.state.consumers.has_any(NAME) {
             return Err(unknown(&self.no_consumer));
         }
         let known = known(req, &token.appid).ok_or_else(|| unknown(&self.unknown))?;
@@ -282,22 +276,12 @@ impl WolfRbac {
     }
 }
 
-/// Whether any consumer is an application of wolf's.
-fn has_consumers(req: &RequestCtx<'_>) -> bool {
-    let consumers = req.state.consumers.by_plugin.get(NAME);
-    consumers.is_some_and(|consumers| !consumers.is_empty())
-}
-
 /// The consumer of an application.
 fn known(req: &RequestCtx<'_>, appid: &str) -> Option<Known> {
     let entry: &CredentialEntry = req.state.consumers.find(NAME, appid.as_bytes())?;
     let application = Arc::clone(entry.data()?).downcast().ok()?;
-    let attached = Attached {
-        consumer: entry.consumer.clone(),
-        credential_id: entry.credential_id().cloned(),
-    };
     Some(Known {
-        attached,
+        attached: Attached::by(entry),
         application,
     })
 }

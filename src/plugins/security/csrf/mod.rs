@@ -7,6 +7,7 @@ use http::{HeaderName, HeaderValue, Method, header};
 use pingora_http::ResponseHeader;
 use serde::Deserialize;
 
+use crate::clock::unix_secs;
 use crate::http::cookie;
 use crate::plugins::ctx::RequestCtx;
 use crate::plugins::def::{self, BuildCtx, BuildError, PluginDef, PluginKind};
@@ -77,7 +78,7 @@ fn build(config: CsrfConfig, _ctx: &BuildCtx<'_>) -> Result<Hooks, BuildError> {
     };
     let name = plugin.cookie.clone();
     let hooks = Hooks::of(plugin).access().header_filter();
-    Ok(hooks.redacts(&name).done())
+    Ok(hooks.redacts([name]).done())
 }
 
 impl Access for Csrf {
@@ -105,7 +106,7 @@ impl Csrf {
         if sent.len() != cookie.len() || !openssl::memcmp::eq(sent, cookie) {
             return Err(&self.mismatch);
         }
-        let now = token::seconds(req.state.started_wall);
+        let now = unix_secs(req.state.started_wall);
         if token::is_good(cookie, &self.key, self.lifetime, now) {
             Ok(())
         } else {
@@ -116,7 +117,7 @@ impl Csrf {
 
 impl HeaderFilter for Csrf {
     fn header_filter(&self, req: &mut RequestCtx<'_>, response: &mut ResponseHeader) {
-        let now = token::seconds(req.state.started_wall);
+        let now = unix_secs(req.state.started_wall);
         let token = token::issue(&self.key, now);
         let cookie = &self.cookie;
         let cookie = match self.lifetime {

@@ -1,16 +1,13 @@
 //! APISIX's token: base64 of JSON with a random number, the moment of issue and a signature over
 //! both. Tokens of either side are good at the other.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use base64::Engine as _;
-use base64::alphabet;
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use openssl::sha::Sha256;
 use rand::Rng as _;
 use serde::Deserialize;
 use time::OffsetDateTime;
 
+use crate::http::loose_base64::STANDARD as BASE64;
 use crate::secrets::Secret;
 
 /// What a token says. `expires` is the moment of issue: APISIX's word for it.
@@ -89,12 +86,6 @@ fn number(value: f64) -> String {
     trimmed(&format!("{value:.places$}"))
 }
 
-/// Seconds since the epoch.
-pub(super) fn seconds(wall: SystemTime) -> u64 {
-    let since = wall.duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
 /// `Sun, 22 Nov 2026 02:50:20 GMT` (RFC 9110 §5.6.7).
 pub(super) fn http_date(second: u64) -> String {
     let at = i64::try_from(second).unwrap_or(i64::MAX);
@@ -107,12 +98,6 @@ pub(super) fn http_date(second: u64) -> String {
 
 /// The last moment that the form of the date can tell.
 const LAST: OffsetDateTime = time::PrimitiveDateTime::MAX.assume_utc();
-
-/// Padding may be missing, as nginx has it.
-const BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
 
 #[cfg(test)]
 mod tests {
