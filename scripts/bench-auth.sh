@@ -8,14 +8,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 . scripts/proxylib.sh
-trap 'stop_all; rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM
-
-dir=$(mktemp -d /tmp/claviger-auth.XXXXXX)
-
-scripts/setup.sh build bench test
-say "Building (release: the link takes a minute or two)"
-claviger=${CLAVIGER:-$(build_program "${PROFILE:-release}")}
+prepare auth
 
 say "Starting"
 start_nginx upstream 18001

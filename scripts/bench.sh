@@ -7,14 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 . scripts/proxylib.sh
-trap 'stop_all; rm -rf "$dir"' EXIT
-trap 'exit 130' INT TERM
-
-dir=$(mktemp -d /tmp/claviger-bench.XXXXXX)
-
-scripts/setup.sh build bench test
-say "Building (release: the link takes a minute or two)"
-claviger=$(build_program "${PROFILE:-release}")
+prepare bench
 bare=$(build_program "${PROFILE:-release}" bare)
 
 # in_force NAME PORT ARGUMENTS...: ms from changing one route until a request finds it.

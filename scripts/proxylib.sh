@@ -1,7 +1,18 @@
-# Shared by the benches that measure proxied requests; sourced after lib.sh. $dir is their folder.
+# Shared by the benches that measure proxied requests; sourced after lib.sh.
 # shellcheck shell=bash disable=SC2154
 STOP_SIGNAL=INT
 ROUNDS=${ROUNDS:-3} SECS=${SECS:-4} CONNECTIONS=${CONNECTIONS:-64}
+
+# prepare NAME: what each needs before it starts anything: a folder ($dir), which goes at the end
+# with all that was started, and the program ($claviger: built, or given as CLAVIGER).
+prepare() {
+    trap 'stop_all; rm -rf "$dir"' EXIT
+    trap 'exit 130' INT TERM
+    dir=$(mktemp -d "/tmp/claviger-$1.XXXXXX")
+    scripts/setup.sh build bench test
+    say "Building (release: the link takes a minute or two)"
+    claviger=${CLAVIGER:-$(build_program "${PROFILE:-release}")}
+}
 
 # cpu_ticks PID: user and system time so far, in clock ticks.
 cpu_ticks() {
