@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::client_auth;
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute;
@@ -13,8 +14,8 @@ use crate::config::Documents;
 use crate::config::resource::{Item, Pem, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
-    CaBundle, CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry,
-    SniStore, TlsIdentity, TlsPolicy, choose_pair,
+    CertifiedKey, IdentityState, Newest, PairError, Protocols, SniEntry, SniStore, TlsIdentity,
+    TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -199,7 +200,7 @@ fn identity(
     let refused = |reason: &str, id| {
         TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0))
     };
-    let client = match client_auth(config, scope) {
+    let client = match client_auth::build(config, scope) {
         Ok(client) => client,
         Err(()) => return refused("client verification cannot be set up", id),
     };
@@ -208,28 +209,6 @@ fn identity(
         return refused("a certificate or key has no usable value", id);
     };
     TlsIdentity::serving(id, pairs, TlsPolicy::new(&item.id, protocols, client, 0))
-}
-
-fn client_auth(config: &SslConfig, scope: &mut Scope<'_>) -> Result<Option<Arc<ClientAuth>>, ()> {
-    let Some(client) = &config.client else {
-        return Ok(None);
-    };
-    if !client.skip_mtls_uri_regex.is_empty() {
-        scope.error("unsupported", "client.skip_mtls_uri_regex", "exempting paths from client certificates is not available; the names of this item refuse handshakes");
-        return Err(());
-    }
-    let ca = match substitute::pem(&client.ca, Pem::Certificate, "client.ca", scope.run.view) {
-        Ok(pem) => pem.and_then(|pem| CaBundle::parse(&pem).map_err(|error| error.to_string())),
-        Err(missing) => {
-            scope.unresolved("client.ca", &missing);
-            return Err(());
-        }
-    };
-    ca.and_then(|ca| {
-        ClientAuth::build(ca, client.depth).map_err(|_| "cannot be trusted as a CA".to_owned())
-    })
-    .map(|auth| Some(Arc::new(auth)))
-    .map_err(|error| scope.error("certificate", "client.ca", &error))
 }
 
 /// Chooses what serves of a pair declared in these fields: the newest values, or the pair of before

@@ -3,6 +3,7 @@
 
 mod advice;
 mod certificates;
+mod client_auth;
 mod client_pairs;
 pub mod compile;
 mod consumers;

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::declared::{self, DeclaredManager};
 use super::nginx::{LEVELS, threads};
+use super::tls::TlsExtras;
 use super::units::{duration, size};
 use super::{entries, net, set, strings};
 use crate::config::check::Check;
@@ -33,6 +34,8 @@ pub struct Claviger {
     pub fallback_for_unknown: bool,
     /// Secrets.
     pub secrets: SecretSettings,
+    /// TLS.
+    pub tls: TlsExtras,
     /// Bounds on what clients can grow.
     pub limits: Limits,
     /// Logs.
@@ -54,6 +57,7 @@ impl Default for Claviger {
             allow_core_dump: false,
             fallback_for_unknown: false,
             secrets: SecretSettings::default(),
+            tls: TlsExtras::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
             audit: AuditSettings::default(),
@@ -75,6 +79,7 @@ impl Claviger {
             }
             "allow_core_dump" => set(&mut self.allow_core_dump, check.boolean(&node)),
             "secrets" => self.secrets.decode(check, node),
+            "tls" => self.tls.decode(check, node),
             "limits" => self.limits.decode(check, node),
             "log" => self.log.decode(check, node),
             "audit" => self.audit.decode(check, node),
@@ -319,6 +324,6 @@ fn bytes(check: &mut Check, node: &Node) -> Option<usize> {
     fits
 }
 
-fn unknown(check: &mut Check, at: At) {
+pub(super) fn unknown(check: &mut Check, at: At) {
     check.warn(at, "unknown-field", "no such setting under claviger");
 }

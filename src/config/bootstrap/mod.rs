@@ -8,6 +8,7 @@ mod declared;
 mod listen;
 mod nginx;
 mod plugin_attr;
+mod tls;
 mod units;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ pub use declared::{AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CE
 pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};
 pub use plugin_attr::PluginAttr;
+pub use tls::{TicketSettings, TlsExtras};
 
 use super::check::{Check, Finding};
 use super::node::{At, Node, Tree};

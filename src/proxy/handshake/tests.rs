@@ -4,8 +4,10 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
+use async_trait::async_trait;
 use http::Response;
 use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
@@ -17,8 +19,11 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::clock::{Clock, SystemClock};
+use crate::plugins::ctx::TlsInfo;
 use crate::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
-use crate::tls::{CaBundle, ClientAuth, Newest, SniEntry, TlsPolicy, choose_pair};
+use crate::tls::{
+    CaBundle, ClientAuth, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy, choose_pair,
+};
 
 /// Answers with the facts of the connection.
 struct Facts;

@@ -1,0 +1,160 @@
+//! The client-hello callback: the name, the identity that serves it, and what its policy allows. The
+//! only place where the protocol range can still change and resumption is not decided yet.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslOptions, SslRef, SslVersion};
+
+use super::{CurrentNames, RefusedHandshakes, TlsOptions};
+use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
+use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, ffi};
+
+/// What was decided for one connection.
+pub(super) struct Chosen {
+    pub identity: Arc<TlsIdentity>,
+    /// Name the client sent, lower-cased.
+    pub sni: Option<Box<str>>,
+    /// The same, or the name assumed where it sent none.
+    pub served_as: Box<str>,
+}
+
+/// Where [`Chosen`] stands on a connection.
+pub(super) type ChosenIndex = Index<Ssl, Chosen>;
+
+/// The client-hello callback.
+pub(super) struct Hello {
+    pub names: Arc<dyn CurrentNames>,
+    pub options: TlsOptions,
+    pub refused: Arc<RefusedHandshakes>,
+    pub chosen: ChosenIndex,
+}
+
+/// The alert a handshake ends with.
+type Refusal = SslAlert;
+
+impl Hello {
+    pub(super) fn decide(
+        &self,
+        ssl: &mut SslRef,
+        alert: &mut SslAlert,
+    ) -> Result<ClientHelloResponse, ErrorStack> {
+        match self.choose(ssl) {
+            Ok(()) => Ok(ClientHelloResponse::SUCCESS),
+            Err(refusal) => {
+                *alert = refusal;
+                Err(ErrorStack::get())
+            }
+        }
+    }
+
+    fn choose(&self, ssl: &mut SslRef) -> Result<(), Refusal> {
+        let mut buffer = [0; MAX_NAME];
+        let sni = self.requested(ssl, &mut buffer)?;
+        // After a HelloRetryRequest the client says hello again; what was decided stays, and it
+        // must not ask for another name now (RFC 8446 §4.1.2).
+        if let Some(first) = ssl.ex_data(self.chosen) {
+            return match first.sni.as_deref() == sni {
+                true => Ok(()),
+                false => Err(SslAlert::ILLEGAL_PARAMETER),
+            };
+        }
+        let identity = self.find(sni)?;
+        if let IdentityState::Refused { reason } = &identity.state {
+            self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
+            log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
+            return Err(SslAlert::INTERNAL_ERROR);
+        }
+        let fallback = self.options.fallback_sni.as_deref();
+        let chosen = Chosen {
+            identity,
+            served_as: sni.or(fallback).unwrap_or_default().into(),
+            sni: sni.map(Box::from),
+        };
+        self.apply(ssl, chosen).map_err(|error| {
+            log::error!("openssl refused the settings of a handshake: {error}");
+            SslAlert::INTERNAL_ERROR
+        })
+    }
+
+    /// The name the client sent, lower-cased.
+    fn requested<'b>(
+        &self,
+        ssl: &SslRef,
+        buffer: &'b mut [u8; MAX_NAME],
+    ) -> Result<Option<&'b str>, Refusal> {
+        let refusal = match parse(ffi::server_name_extension(ssl)) {
+            Requested::Nothing => return Ok(None),
+            Requested::Name(name) => match lower_case(name, buffer) {
+                Some(name) => return Ok(Some(name)),
+                None => SslAlert::UNRECOGNIZED_NAME,
+            },
+            Requested::BadName => SslAlert::UNRECOGNIZED_NAME,
+            Requested::Malformed => SslAlert::DECODE_ERROR,
+        };
+        self.refused.bad_name.fetch_add(1, Ordering::Relaxed);
+        Err(refusal)
+    }
+
+    fn find(&self, sni: Option<&str>) -> Result<Arc<TlsIdentity>, Refusal> {
+        let names = self.names.current();
+        let fallback = self.options.fallback_sni.as_deref();
+        let Some(sni) = sni else {
+            let found = fallback.and_then(|name| names.find(name));
+            return found.cloned().ok_or_else(|| {
+                self.refused.no_name.fetch_add(1, Ordering::Relaxed);
+                log::warn!("failed to find SNI: the client sent none and no fallback serves it");
+                SslAlert::UNRECOGNIZED_NAME
+            });
+        };
+        if let Some(found) = names.find_lower_case(sni) {
+            return Ok(found.clone());
+        }
+        let fallback = fallback.filter(|_| self.options.fallback_for_unknown);
+        let found = fallback.and_then(|name| names.find(name));
+        found.cloned().ok_or_else(|| {
+            self.refused.unknown_name.fetch_add(1, Ordering::Relaxed);
+            log::warn!("failed to find any SSL certificate by SNI: {sni}");
+            SslAlert::UNRECOGNIZED_NAME
+        })
+    }
+
+    /// Puts the decision onto the connection.
+    fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
+        let policy = &chosen.identity.policy;
+        set_protocols(ssl, policy.protocols())?;
+        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as))?;
+        if let Some(client) = policy.client() {
+            client.require(ssl)?;
+        }
+        ssl.set_ex_data(self.chosen, chosen);
+        Ok(())
+    }
+}
+
+fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
+    let mut clear = SslOptions::empty();
+    let mut set = SslOptions::empty();
+    for protocol in Protocol::ALL {
+        let refuse = match protocol {
+            Protocol::Tls11 => SslOptions::NO_TLSV1_1,
+            Protocol::Tls12 => SslOptions::NO_TLSV1_2,
+            Protocol::Tls13 => SslOptions::NO_TLSV1_3,
+        };
+        if allowed.allows(protocol) {
+            clear |= refuse;
+        } else {
+            set |= refuse;
+        }
+    }
+    ffi::change_options(ssl, set, clear);
+    if allowed.allows(Protocol::Tls11) {
+        // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
+        // checked at load, so the level guards nothing else here.
+        ssl.set_security_level(0);
+        ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
+    }
+    Ok(())
+}
