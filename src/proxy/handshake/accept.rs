@@ -14,7 +14,7 @@ use pingora_core::tls::ext;
 
 use super::hello::ChosenIndex;
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::{CertifiedKey, IdentityState};
+use crate::tls::{CertifiedKey, IdentityState, Presented};
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -55,7 +55,11 @@ impl TlsAccept for Accept {
             protocol: ssl.version_str(),
             cipher: Cow::Borrowed(cipher),
             ssl_id: chosen.identity.id.clone(),
-            client_verified: chosen.identity.policy.client().is_some(),
+            client: chosen
+                .identity
+                .policy
+                .client()
+                .map(|auth| Presented::read(ssl, auth)),
             resumed: ssl.session_reused(),
         })))
     }

@@ -10,7 +10,7 @@ use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslOptions, SslRef, SslVe
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
-use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, ffi};
+use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, TlsPolicy, ffi};
 
 /// What was decided for one connection.
 pub(super) struct Chosen {
@@ -125,13 +125,23 @@ impl Hello {
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
         let policy = &chosen.identity.policy;
         set_protocols(ssl, policy.protocols())?;
-        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as))?;
+        ffi::set_session_context(ssl, &session_context(policy, &chosen.served_as)?)?;
         if let Some(client) = policy.client() {
             client.require(ssl)?;
         }
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }
+}
+
+/// What a session must have been made under to resume here. Where none may, nobody can tell.
+fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+    if policy.allows_resumption() {
+        return Ok(policy.session_context(name));
+    }
+    let mut once = [0; 32];
+    openssl::rand::rand_bytes(&mut once)?;
+    Ok(once)
 }
 
 fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
