@@ -1,6 +1,7 @@
 //! TLS as clients see it: which certificate a name gets, and which names get none. By the real
 //! `openssl s_client` and `curl` wherever they can say it.
 
+mod audit;
 mod client_auth;
 mod clients;
 mod inbound;
