@@ -8,20 +8,18 @@
 //! the *resumed* session and is not used.
 
 mod accept;
+mod acceptor;
+mod failure;
 mod hello;
 mod refused;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{Ssl, SslOptions, SslSessionCacheMode};
-use pingora_core::listeners::tls::TlsSettings;
-use pingora_core::protocols::tls::ALPN;
 
-use crate::tls::{SniStore, ffi};
-use accept::Accept;
-use hello::Hello;
+use crate::tls::SniStore;
+pub use acceptor::{Acceptor, SecureStream};
+pub use failure::HandshakeError;
 pub use refused::RefusedHandshakes;
 
 /// Where a handshake finds the names in force now.
@@ -63,58 +61,7 @@ pub enum TlsSetupError {
     /// OpenSSL refused.
     #[error("openssl refused the settings")]
     OpenSsl(#[from] ErrorStack),
-    /// Pingora refused.
-    #[error("pingora refused the settings")]
-    Pingora(#[source] Box<pingora_error::Error>),
 }
-
-/// Settings for Pingora's TLS listeners that take certificates from `names`.
-///
-/// # Errors
-/// The cipher list is unknown, or OpenSSL refused.
-pub fn tls_settings(
-    names: Arc<dyn CurrentNames>,
-    options: TlsOptions,
-    refused: Arc<RefusedHandshakes>,
-) -> Result<TlsSettings, TlsSetupError> {
-    let chosen = Ssl::new_ex_index()?;
-    let accept = Box::new(Accept { chosen });
-    let mut settings = TlsSettings::with_callbacks(accept).map_err(TlsSetupError::Pingora)?;
-    if let Some(ciphers) = &options.ciphers {
-        settings
-            .set_cipher_list(ciphers)
-            .map_err(TlsSetupError::Ciphers)?;
-    }
-    settings.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
-    settings.set_groups_list(GROUPS)?;
-    if !options.session_tickets {
-        settings.set_options(SslOptions::NO_TICKET);
-    }
-    settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
-    settings.set_session_cache_size(SESSION_CACHE_SIZE);
-    ffi::set_session_lifetime(&mut settings, SESSION_LIFETIME);
-    settings.set_alpn(if options.http2 { ALPN::H2H1 } else { ALPN::H1 });
-    let hello = Hello {
-        names,
-        options,
-        refused,
-        chosen,
-    };
-    settings.set_client_hello_callback(move |ssl, alert| hello.decide(ssl, alert));
-    Ok(settings)
-}
-
-/// Groups of the key exchange: Mozilla's, and the hybrid that keeps today's traffic from tomorrow's
-/// quantum computers. OpenSSL's default order without its slow and little used groups (X448, P-521,
-/// finite fields); within a `/`-separated part the client's key share decides, so that no second
-/// round trip is asked for where the first will do.
-const GROUPS: &str = "X25519MLKEM768 / X25519:P-256 / P-384";
-
-/// Sessions kept for resumption, per listener; the oldest go first. OpenSSL's own default.
-const SESSION_CACHE_SIZE: i32 = 20 * 1024;
-
-/// APISIX 3.18: `ssl_session_timeout 10m`.
-const SESSION_LIFETIME: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@ pub mod dev;
 pub mod ffi;
 pub mod pair;
 pub mod policy;
+pub mod present;
 pub mod sni;
 pub mod sni_store;
 
