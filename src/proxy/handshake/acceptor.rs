@@ -80,12 +80,6 @@ fn offer_protocols(context: &mut SslAcceptorBuilder, http2: bool) {
     });
 }
 
-/// Groups of the key exchange: Mozilla's, and the hybrid that keeps today's traffic from tomorrow's
-/// quantum computers. OpenSSL's default order without its slow and little used groups (X448, P-521,
-/// finite fields). Between `/`-separated parts the order decides, within one the client's key share:
-/// no second round trip is asked for where the first will do.
-const GROUPS: &str = "X25519MLKEM768 / X25519:P-256 / P-384";
-
 /// As ALPN has them on the wire (RFC 7301 §3.1).
 const HTTP2_OR_HTTP1: &[u8] = b"\x02h2\x08http/1.1";
 const HTTP1: &[u8] = b"\x08http/1.1";
