@@ -9,6 +9,7 @@ pub mod dev;
 pub mod ffi;
 pub mod pair;
 pub mod policy;
+pub mod present;
 pub mod presented;
 pub mod revocation;
 pub mod sni;

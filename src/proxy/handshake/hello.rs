@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslOptions, SslRef, SslVersion};
+use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
-use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, TlsPolicy, ffi};
+use crate::tls::{IdentityState, TlsIdentity, ffi, present};
 
 /// What was decided for one connection.
 pub(super) struct Chosen {
@@ -123,48 +123,8 @@ impl Hello {
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        let policy = &chosen.identity.policy;
-        set_protocols(ssl, policy.protocols())?;
-        ffi::set_session_context(ssl, &session_context(policy, &chosen.served_as)?)?;
-        if let Some(client) = policy.client() {
-            client.require(ssl)?;
-        }
+        present::hold_to(ssl, &chosen.identity.policy, &chosen.served_as)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }
-}
-
-/// What a session must have been made under to resume here. Where none may, nobody can tell.
-fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
-    if policy.allows_resumption() {
-        return Ok(policy.session_context(name));
-    }
-    let mut once = [0; 32];
-    openssl::rand::rand_bytes(&mut once)?;
-    Ok(once)
-}
-
-fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
-    let mut clear = SslOptions::empty();
-    let mut set = SslOptions::empty();
-    for protocol in Protocol::ALL {
-        let refuse = match protocol {
-            Protocol::Tls11 => SslOptions::NO_TLSV1_1,
-            Protocol::Tls12 => SslOptions::NO_TLSV1_2,
-            Protocol::Tls13 => SslOptions::NO_TLSV1_3,
-        };
-        if allowed.allows(protocol) {
-            clear |= refuse;
-        } else {
-            set |= refuse;
-        }
-    }
-    ffi::change_options(ssl, set, clear);
-    if allowed.allows(Protocol::Tls11) {
-        // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
-        // checked at load, so the level guards nothing else here.
-        ssl.set_security_level(0);
-        ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
-    }
-    Ok(())
 }

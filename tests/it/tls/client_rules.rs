@@ -8,9 +8,9 @@ use super::*;
 
 /// `m.test`, whose rules stand in files that the manager `file` reads.
 struct Setup {
-    authority: Authority,
     upstream: Upstream,
     gateway: Gateway,
+    resources: String,
 }
 
 impl Setup {
@@ -39,13 +39,12 @@ impl Setup {
             "secrets:\n  - {{ id: file/main, path: {} }}\n",
             folder.display()
         );
-        let gateway = builder
-            .resources(secrets + &resources(&upstream, &[item]))
-            .start();
+        let resources = secrets + &resources(&upstream, &[item]);
+        let gateway = builder.resources(&resources).start();
         Self {
-            authority,
             upstream,
             gateway,
+            resources,
         }
     }
 
@@ -100,7 +99,7 @@ fn a_rotated_ca_lets_its_clients_in_and_the_former_ones_out() {
     assert_eq!(setup.upstream.count(), served, "nothing goes up");
     assert_eq!(ask(&mut of_new, "m.test", "/"), Some(200));
     let said = "before the rules for client certificates of m.test changed";
-    assert!(setup.gateway.log().contains(said), "{said}");
+    await_log(&setup.gateway, said);
 }
 
 #[test]
@@ -203,7 +202,7 @@ fn a_connection_ends_with_its_certificate() {
     });
     assert_eq!(last, Some(400));
     let said = "client certificate verification is not passed: FAILED:certificate has expired";
-    assert!(setup.gateway.log().contains(said), "{said}");
+    await_log(&setup.gateway, said);
 }
 
 #[test]
@@ -237,9 +236,22 @@ fn a_value_that_cannot_be_used_leaves_the_last_good_one() {
         let (_, good) = files.iter().find(|(file, _)| *file == name).unwrap();
         setup.write(name, good);
     }
-    // Without any value there is nobody to trust.
-    std::fs::remove_file(setup.gateway.dir().join("secrets/ca.pem")).unwrap();
-    assert!(setup.authority.cert_pem().is_ok());
+    // Nor does it do so for another declaration.
+    setup.write("ca.pem", &torn);
+    wait_until("the value is reported again", || {
+        setup
+            .gateway
+            .log()
+            .matches("client.ca: a PEM certificate does not parse")
+            .count()
+            > 1
+    });
+    assert!(setup.accepts(&card));
+    let other = setup.resources.replace("crl.pem\"", "crl.pem\", depth: 2");
+    setup.gateway.write_resources(&other);
+    setup.await_refusal(&card);
+    setup.write("ca.pem", &pem(&clients));
+    wait_until("it heals", || setup.accepts(&card));
 }
 
 #[test]
@@ -264,7 +276,8 @@ fn revoked_certificates_are_refused_at_once() {
         let request = REQUEST.replace("none", "m.test");
         converse(setup.gateway.https(), &[&common, args].concat(), &request)
     };
-    assert!(resumes(&["-cert", &file, "-sess_out", &session]).contains("200 X"));
+    let with_chain = ["-cert", &file, "-cert_chain", &file, "-sess_out", &session];
+    assert!(resumes(&with_chain).contains("200 X"));
     assert!(resumes(&["-sess_in", &session]).contains("Reused, "));
 
     setup.write("crl.pem", &lists(&[&bad.leaf_pem()]));
@@ -325,7 +338,7 @@ fn a_connection_ends_with_the_list_it_was_checked_against() {
     assert_eq!(visitor.ask("m.test", "/"), Ok(400));
     assert_eq!(visitor.ask("m.test", "/open"), Ok(200));
     let said = "client certificate verification is not passed: FAILED:CRL has expired";
-    assert!(setup.gateway.log().contains(said), "{said}");
+    await_log(&setup.gateway, said);
     // A new one heals it.
     setup.write("crl.pem", &clients.revoke(&[], 3600).unwrap());
     wait_until("the new list is in force", || {
@@ -337,5 +350,5 @@ fn a_connection_ends_with_the_list_it_was_checked_against() {
     );
     wait_until("it is revoked", || visitor.ask("m.test", "/") == Ok(400));
     let said = "client certificate verification is not passed: FAILED:certificate revoked";
-    assert!(setup.gateway.log().contains(said), "{said}");
+    await_log(&setup.gateway, said);
 }
