@@ -29,6 +29,7 @@ use pingora_error::{Error, ErrorType};
 use tokio::io::AsyncWriteExt;
 
 use super::drain::Drain;
+use super::ending::{self, Ending};
 use super::header_deadline::{self, HeaderDeadline};
 pub use super::header_deadline::{header_seen, request_done};
 
@@ -102,7 +103,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         let connection = Arc::new(Http2 {
             app: self.app.clone(),
             requested: AtomicBool::new(false),
+            ending: Ending::new(),
         });
+        let watched = connection.ending.watch();
         let first = self.limits.client_header_timeout;
         let expired = async {
             tokio::time::sleep(first).await;
@@ -112,8 +115,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
         };
         tokio::select! {
             biased;
-            outcome = connection.process_new(stream, shutdown) => outcome,
+            outcome = connection.process_new(stream, &watched) => outcome,
             () = expired => self.count_timeout(),
+            never = connection.ending.follow(shutdown.clone()) => match never {},
         }
     }
 
@@ -128,6 +132,7 @@ impl<A: HttpServerApp + Send + Sync + 'static> Edge<A> {
 struct Http2<A> {
     app: Arc<A>,
     requested: AtomicBool,
+    ending: Ending,
 }
 
 #[async_trait]
@@ -138,7 +143,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Http2<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         self.requested.store(true, Ordering::Relaxed);
-        self.app.process_new_http(session, shutdown).await
+        let tls = ending::tls_of(&session);
+        let reusable = self.app.process_new_http(session, shutdown).await;
+        self.ending.if_spent(tls.as_deref());
+        reusable
     }
 
     fn h2_options(&self) -> Option<H2Options> {
