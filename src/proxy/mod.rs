@@ -5,6 +5,7 @@ mod body;
 mod client_auth;
 pub mod ctx;
 pub mod drain;
+mod ending;
 mod forward;
 pub mod handshake;
 mod header_deadline;

@@ -101,7 +101,7 @@ fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack>
     ffi::change_options(ssl, set, clear);
     if allowed.allows(Protocol::Tls11) {
         // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
-        // checked at load, so the level guards nothing else here.
+        // checked at load, and those of clients by a level of their own (`ClientAuth::require`).
         ssl.set_security_level(0);
         ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
     }

@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use pingora_core::listeners::TlsAccept;
@@ -54,6 +55,7 @@ impl TlsAccept for Accept {
                 .client()
                 .map(|auth| Presented::read(ssl, auth)),
             resumed: ssl.session_reused(),
+            spent: AtomicBool::new(false),
         })))
     }
 }

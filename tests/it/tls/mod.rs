@@ -163,6 +163,11 @@ fn curl(gateway: &Gateway, url_host: &str, args: &[&str]) -> (Option<i32>, Strin
     (output.status.code(), status)
 }
 
+/// Waits until the log says so: a request is logged after its answer was sent.
+fn await_log(gateway: &Gateway, said: &str) {
+    wait_until(said, || gateway.log().contains(said));
+}
+
 /// The `client` of an item: a CA, literal or reference, and further members.
 fn guard(ca: &str, more: &str) -> String {
     let ca = serde_json::to_string(ca).unwrap();
