@@ -9,7 +9,7 @@ use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute;
 use super::unit::Units;
-use super::{CertificateReport, Snapshot};
+use super::{CertificateReport, Snapshot, quarantine};
 use crate::config::Documents;
 use crate::config::resource::{Item, Pem, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
@@ -27,6 +27,10 @@ pub(super) struct SslUnit {
     pub identity: Option<Arc<TlsIdentity>>,
     /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
     pub pairs: Vec<Option<Arc<CertifiedKey>>>,
+    /// Whether the newest values wait in quarantine while others serve.
+    pub quarantined: bool,
+    /// Protocols that clients were served over, in rehearsal.
+    pub served: Option<Protocols>,
 }
 
 impl SslUnit {
@@ -58,7 +62,7 @@ pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
 }
 
 /// Where the halves of a pair stand.
-fn pair_fields(index: usize) -> [String; 2] {
+pub(super) fn pair_fields(index: usize) -> [String; 2] {
     match index {
         0 => ["cert".to_owned(), "key".to_owned()],
         n => [format!("certs.{}", n - 1), format!("keys.{}", n - 1)],
@@ -129,6 +133,7 @@ pub(super) fn store(
             ssl: Arc::clone(&item.id),
             names: names.clone(),
             not_after: identity.not_after,
+            quarantined: unit.is_some_and(|unit| unit.value.quarantined),
         });
         entries.push(SniEntry {
             patterns: names.iter().map(|name| name.as_str().into()).collect(),
@@ -161,6 +166,8 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
     SslUnit {
         identity: Some(Arc::new(identity)),
         pairs: Vec::new(),
+        quarantined: false,
+        served: None,
     }
 }
 
@@ -176,12 +183,24 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
             choose((cert, key), &fields, served(index), &config.snis, scope)
         })
         .collect();
-    let identity = (config.kind == SslKind::Server).then(|| {
-        let mut identity = identity(item, &pairs, scope);
-        identity.guards_clients = config.client.is_some();
-        Arc::new(identity)
-    });
-    SslUnit { identity, pairs }
+    if config.kind == SslKind::Client {
+        return SslUnit {
+            identity: None,
+            pairs,
+            quarantined: false,
+            served: None,
+        };
+    }
+    let mut identity = identity(item, &pairs, scope);
+    identity.guards_clients = config.client.is_some();
+    let settled = quarantine::settle(identity, previous, scope);
+    let kept = previous.filter(|_| settled.keeps_pairs);
+    SslUnit {
+        identity: Some(settled.identity),
+        pairs: kept.map_or(pairs, |kept| kept.pairs.clone()),
+        quarantined: settled.quarantined,
+        served: settled.served,
+    }
 }
 
 fn identity(

@@ -9,6 +9,7 @@ pub mod ffi;
 pub mod pair;
 pub mod policy;
 pub mod present;
+pub mod rehearsal;
 pub mod sni;
 pub mod sni_store;
 
@@ -16,4 +17,5 @@ pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedK
 pub use client_auth::ClientAuth;
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
+pub use rehearsal::{Failure, Rehearsal, Rehearsed};
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};

@@ -123,7 +123,8 @@ impl Hello {
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        present::hold_to(ssl, &chosen.identity.policy, &chosen.served_as)?;
+        let policy = &chosen.identity.policy;
+        present::hold_to(ssl, policy, &policy.session_context(&chosen.served_as))?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }

@@ -2,6 +2,7 @@
 //! `openssl s_client` and `curl` wherever they can say it.
 
 mod client_auth;
+mod generations;
 mod inbound;
 mod names;
 mod pairs;
