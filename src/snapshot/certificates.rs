@@ -9,7 +9,7 @@ use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute;
 use super::unit::Units;
-use super::{CertificateReport, Snapshot};
+use super::{CertificateReport, Snapshot, quarantine};
 use crate::config::Documents;
 use crate::config::resource::{Item, Pem, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
@@ -29,6 +29,10 @@ pub(super) struct SslUnit {
     pub pairs: Vec<Option<Arc<CertifiedKey>>>,
     /// What is asked of clients; kept for the same reason.
     pub clients: Option<ClientGuard>,
+    /// Whether the newest values wait in quarantine while others serve.
+    pub quarantined: bool,
+    /// Protocols that clients were served over, in rehearsal.
+    pub served: Option<Protocols>,
 }
 
 impl SslUnit {
@@ -67,7 +71,7 @@ pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
 }
 
 /// Where the halves of a pair stand.
-fn pair_fields(index: usize) -> [String; 2] {
+pub(super) fn pair_fields(index: usize) -> [String; 2] {
     match index {
         0 => ["cert".to_owned(), "key".to_owned()],
         n => [format!("certs.{}", n - 1), format!("keys.{}", n - 1)],
@@ -141,6 +145,7 @@ pub(super) fn store(
             ssl: Arc::clone(&item.id),
             names: names.clone(),
             not_after: identity.not_after,
+            quarantined: unit.is_some_and(|unit| unit.value.quarantined),
         });
         entries.push(SniEntry {
             patterns: names.iter().map(|name| name.as_str().into()).collect(),
@@ -174,6 +179,8 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
         identity: Some(Arc::new(identity)),
         pairs: Vec::new(),
         clients: None,
+        quarantined: false,
+        served: None,
     }
 }
 
@@ -194,6 +201,8 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
             identity: None,
             pairs,
             clients: None,
+            quarantined: false,
+            served: None,
         };
     }
     let before = previous.and_then(|unit| unit.clients.as_ref());
@@ -203,10 +212,14 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         .map(|clients| clients.as_ref().map(|guard| &guard.auth));
     let mut identity = identity(item, &pairs, auth.map_err(|()| ()), scope);
     identity.guards_clients = config.client.is_some();
+    let settled = quarantine::settle(identity, previous, scope);
+    let kept = previous.filter(|_| settled.keeps_pairs);
     SslUnit {
-        identity: Some(Arc::new(identity)),
-        pairs,
+        identity: Some(settled.identity),
+        pairs: kept.map_or(pairs, |kept| kept.pairs.clone()),
         clients: clients.unwrap_or(None),
+        quarantined: settled.quarantined,
+        served: settled.served,
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use pingora_core::protocols::tls::CaType;
 use serde_json::Value;
 
+use super::quarantine::Classes;
 use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::uses::Uses;
@@ -24,7 +25,7 @@ use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CaBundle, CertificateError};
+use crate::tls::{CaBundle, CertificateError, Rehearsal};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -59,6 +60,8 @@ pub struct CompileEnv {
     pub throttle: Option<Arc<Throttle>>,
     /// What servers that plugins call must prove, where the setting is no reference.
     pub trust: callout::Trust,
+    /// Handshakes in memory, under the listeners' settings.
+    pub rehearsal: Rehearsal,
 }
 
 /// One compilation's view of the environment, metadata resolved.
@@ -80,6 +83,8 @@ pub struct Compilation<'a> {
     settings: HashMap<Arc<str>, Resolved>,
     /// Trust of verified upstreams that name none, where it is a reference.
     pub(super) trust: Option<Trust>,
+    /// What was rehearsed of handshakes.
+    pub(super) classes: Classes,
     /// Pieces that were built and not reused, consumers aside.
     built: AtomicUsize,
 }
@@ -268,6 +273,7 @@ pub fn compile(
         metadata,
         settings,
         trust,
+        classes: Classes::default(),
         built: AtomicUsize::new(0),
     };
     // Of documents that were compiled before, only what holds a changed value can differ.

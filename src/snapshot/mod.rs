@@ -10,6 +10,7 @@ mod consumers;
 mod duplicates;
 pub mod graph;
 mod plugins;
+mod quarantine;
 pub mod references;
 mod rest;
 mod roster;
@@ -96,6 +97,8 @@ pub struct CertificateReport {
     pub names: Vec<String>,
     /// End of validity of the pair that ends first; `None` where the item refuses.
     pub not_after: Option<SystemTime>,
+    /// Whether its newest values wait in quarantine while others serve.
+    pub quarantined: bool,
 }
 
 /// How many items of a kind there are, and how many of them refuse.

@@ -23,14 +23,15 @@ use crate::plugins::{Flow, RequestState, Scopes};
 use crate::routing::{RouteQuery, RouterMode};
 use crate::secrets::{Resolved, Secret, Unresolved, View};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::Rehearsal;
 use crate::upstream::dns::{DnsConfig, Resolver};
 
-struct Bench {
-    env: CompileEnv,
+pub(super) struct Bench {
+    pub(super) env: CompileEnv,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let resolver = Resolver::build(DnsConfig::default(), Arc::clone(&clock));
         Self {
@@ -50,6 +51,7 @@ impl Bench {
                 resolver: Arc::new(resolver.expect("nothing is asked yet")),
                 throttle: None,
                 trust: crate::callout::Trust::System,
+                rehearsal: Rehearsal::new(None).expect("the default ciphers are known"),
             },
         }
     }

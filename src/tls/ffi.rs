@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
-use openssl::ssl::{SslContextBuilder, SslOptions, SslRef};
+use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslStream};
 use openssl::x509::store::X509StoreBuilderRef;
 use openssl::x509::{X509CrlRef, X509NameRef};
 use openssl_sys as sys;
+use pingora_core::tls::ext;
 
 unsafe extern "C" {
     fn SSL_set_session_id_context(ssl: *mut sys::SSL, context: *const u8, len: c_uint) -> c_int;
@@ -48,6 +49,14 @@ pub fn server_name_extension(ssl: &SslRef) -> Option<&[u8]> {
     // SAFETY: on success OpenSSL points `data` at `len` bytes owned by the ClientHello it keeps
     // until the callback returns; the borrow of `ssl` ends before that.
     Some(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// The connection of a stream, to be changed between two steps of its handshake.
+#[must_use]
+pub fn ssl_of<S>(stream: &mut SslStream<S>) -> &mut SslRef {
+    // SAFETY: the stream owns the connection and is borrowed mutably while the result lives, so that
+    // nothing else reaches it.
+    unsafe { ext::ssl_mut(stream.ssl()) }
 }
 
 /// Sessions resume on this connection only if they were made under the same context.

@@ -35,14 +35,14 @@ pub fn settle(context: &mut SslContextBuilder, ciphers: Option<&str>) -> Result<
     context.set_groups_list(GROUPS)
 }
 
-/// Holds a handshake for `name` to the policy. To be called when the client's hello is at hand and
-/// neither version nor resumption was decided.
+/// Holds a handshake to the policy; sessions of another `context` do not resume in it. To be called
+/// when the client's hello is at hand and neither version nor resumption was decided.
 ///
 /// # Errors
 /// OpenSSL refused; the handshake must not go on.
-pub fn hold_to(ssl: &mut SslRef, policy: &TlsPolicy, name: &str) -> Result<(), ErrorStack> {
+pub fn hold_to(ssl: &mut SslRef, policy: &TlsPolicy, context: &[u8; 32]) -> Result<(), ErrorStack> {
     set_protocols(ssl, policy.protocols())?;
-    ffi::set_session_context(ssl, &session_context(policy, name)?)?;
+    ffi::set_session_context(ssl, context)?;
     if let Some(client) = policy.client() {
         client.require(ssl)?;
     }
@@ -54,9 +54,12 @@ pub fn hold_to(ssl: &mut SslRef, policy: &TlsPolicy, name: &str) -> Result<(), E
 ///
 /// # Errors
 /// The first pair that is refused; those behind it are installed all the same.
-pub fn present(ssl: &mut SslRef, pairs: &[Arc<CertifiedKey>]) -> Result<(), Refused> {
+pub fn present<'p>(
+    ssl: &mut SslRef,
+    pairs: impl IntoIterator<Item = &'p Arc<CertifiedKey>>,
+) -> Result<(), Refused> {
     let mut outcome = Ok(());
-    for (pair, certified) in pairs.iter().enumerate() {
+    for (pair, certified) in pairs.into_iter().enumerate() {
         if let Err(source) = install(ssl, certified) {
             outcome = outcome.and(Err(Refused { pair, source }));
         }
@@ -74,7 +77,10 @@ fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
 }
 
 /// What a session must have been made under to resume here. Where none may, nobody can tell.
-fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+///
+/// # Errors
+/// OpenSSL has no randomness.
+pub fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
     if policy.allows_resumption() {
         return Ok(policy.session_context(name));
     }

@@ -129,7 +129,9 @@ impl Hello {
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        present::hold_to(ssl, &chosen.identity.policy, &chosen.served_as)?;
+        let policy = &chosen.identity.policy;
+        let context = present::session_context(policy, &chosen.served_as)?;
+        present::hold_to(ssl, policy, &context)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }

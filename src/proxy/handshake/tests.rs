@@ -554,3 +554,5 @@ fn a_name_with_client_certificates_asks_for_them_even_after_a_session_elsewhere(
         assert!(output.contains("resumed: true"), "{version}: {output}");
     }
 }
+
+mod generations;

@@ -8,6 +8,7 @@ mod client_identity;
 mod client_paths;
 mod client_rules;
 mod clients;
+mod generations;
 mod inbound;
 mod names;
 mod pairs;
