@@ -152,7 +152,7 @@ impl PeerTemplate {
             match asked_for(host) {
                 Some(Asked::Name(name)) => name.clone_into(&mut peer.sni),
                 Some(Asked::Address(ip)) if peer.options.verify_cert => {
-                    AddressProof::demand(&mut peer, ip, &self.doubts);
+                    AddressProof::demand(&mut peer, address, ip, &self.doubts);
                 }
                 None if peer.options.verify_cert => return Err(PeerError::NothingToVerify),
                 Some(Asked::Address(_)) | None => {}

@@ -3,7 +3,7 @@
 //! judges the chain all the same, so what is left is to read its verdict, to look for the address
 //! among those the certificate is for, and to send nothing where either fails.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,10 +13,26 @@ use openssl::x509::{X509Ref, X509VerifyResult};
 use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
 
-/// Counts connections that proved nothing: each count is a pool of its own, so that a connection
-/// that failed is not asked again once the node has a good certificate.
+/// Counts connections that proved nothing and stay open, as those over HTTP/2 do: each count is a
+/// pool of its own, so that none of them is asked again once the node has a good certificate.
+/// Addresses share the counters, at the price of a connection.
 #[derive(Clone, Default)]
-pub(super) struct Doubts(Arc<AtomicU64>);
+pub(super) struct Doubts(Arc<[AtomicU64; 16]>);
+
+impl Doubts {
+    /// The counter of connections to this address.
+    fn about(&self, address: &SocketAddr) -> &AtomicU64 {
+        let port = u32::from(address.port());
+        let sum = match address.ip() {
+            IpAddr::V4(ip) => port.wrapping_add(ip.to_bits()),
+            IpAddr::V6(ip) => ip
+                .segments()
+                .iter()
+                .fold(port, |sum, part| sum + u32::from(*part)),
+        };
+        &self.0[sum as usize % self.0.len()]
+    }
+}
 
 /// What a handshake has shown of the node's right to its address; stays with the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,15 +41,15 @@ pub struct AddressProof {
 }
 
 impl AddressProof {
-    /// Makes connections of this peer, which is asked for by `ip`, bear a proof.
-    pub(super) fn demand(peer: &mut HttpPeer, ip: IpAddr, doubts: &Doubts) {
-        let doubt = doubts.0.load(Ordering::Relaxed);
+    /// Makes connections of this peer at this address, which is asked for by `ip`, bear a proof.
+    pub(super) fn demand(peer: &mut HttpPeer, address: SocketAddr, ip: IpAddr, doubts: &Doubts) {
+        let doubt = doubts.about(&address).load(Ordering::Relaxed);
         peer.group_key = group(peer.group_key, ip, doubt);
-        let doubts = Arc::clone(&doubts.0);
+        let doubts = doubts.clone();
         peer.options.upstream_tls_handshake_complete_hook = Some(Arc::new(move |ssl| {
             let proven = is_proven(ssl, ip);
-            if !proven {
-                doubts.fetch_add(1, Ordering::Relaxed);
+            if !proven && ssl.selected_alpn_protocol() == Some(b"h2") {
+                doubts.about(&address).fetch_add(1, Ordering::Relaxed);
             }
             Some(Arc::new(Self { proven }))
         }));
