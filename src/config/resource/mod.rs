@@ -32,7 +32,7 @@ pub use shape::{Labels, Pem};
 pub use ssl::{ForwardConfig, SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
     KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,
-    UpstreamTlsConfig,
+    UpstreamAlpn, UpstreamTlsConfig,
 };
 
 pub(super) use shape::is_reference;

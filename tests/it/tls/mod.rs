@@ -1,11 +1,13 @@
 //! TLS as clients see it: which certificate a name gets, and which names get none. By the real
 //! `openssl s_client` and `curl` wherever they can say it.
 
+mod audit;
 mod client_auth;
 mod client_chains;
 mod client_identity;
 mod client_paths;
 mod client_rules;
+mod clients;
 mod inbound;
 mod names;
 mod pairs;
