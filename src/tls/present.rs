@@ -42,7 +42,7 @@ pub fn settle(context: &mut SslContextBuilder, ciphers: Option<&str>) -> Result<
 /// OpenSSL refused; the handshake must not go on.
 pub fn hold_to(ssl: &mut SslRef, policy: &TlsPolicy, name: &str) -> Result<(), ErrorStack> {
     set_protocols(ssl, policy.protocols())?;
-    ffi::set_session_context(ssl, &policy.session_context(name))?;
+    ffi::set_session_context(ssl, &session_context(policy, name)?)?;
     if let Some(client) = policy.client() {
         client.require(ssl)?;
     }
@@ -73,6 +73,16 @@ fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
     Ok(())
 }
 
+/// What a session must have been made under to resume here. Where none may, nobody can tell.
+fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+    if policy.allows_resumption() {
+        return Ok(policy.session_context(name));
+    }
+    let mut once = [0; 32];
+    openssl::rand::rand_bytes(&mut once)?;
+    Ok(once)
+}
+
 fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
     let mut clear = SslOptions::empty();
     let mut set = SslOptions::empty();
@@ -91,7 +101,7 @@ fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack>
     ffi::change_options(ssl, set, clear);
     if allowed.allows(Protocol::Tls11) {
         // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
-        // checked at load, so the level guards nothing else here.
+        // checked at load, and those of clients by a level of their own (`ClientAuth::require`).
         ssl.set_security_level(0);
         ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
     }
