@@ -4,6 +4,7 @@ pub mod client_addr;
 pub mod cookie;
 pub mod hop_by_hop;
 pub mod host;
+pub mod host_name;
 pub mod lookalike;
 pub mod loose_base64;
 pub mod path;
