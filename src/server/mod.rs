@@ -37,6 +37,7 @@ use crate::secrets::Secrets;
 use crate::telemetry::metrics::{Collect, HandshakeCounts, MetricsConfig, MetricsConfigError};
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
+use crate::tls::on_demand::Keeper;
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
@@ -107,7 +108,7 @@ pub fn run(
         Arc::clone(&clock),
     ));
     let access_log = settings::access_log(bootstrap)?;
-    let env = Arc::new(settings::compile_env(bootstrap, &metrics, &clock)?);
+    let mut env = settings::compile_env(bootstrap, &metrics, &clock)?;
     let observer = Arc::new(SecretObserver {
         metrics: Arc::clone(&metrics),
         audit: audit.clone(),
@@ -117,6 +118,9 @@ pub fn run(
         Arc::clone(&clock),
         observer,
     );
+    let (keeper, door) = Keeper::new(Arc::clone(&secrets), Arc::clone(&clock));
+    env.on_demand = door;
+    let env = Arc::new(env);
     let cell = Arc::new(SnapshotCell::new());
     let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
@@ -169,6 +173,7 @@ pub fn run(
                 looks,
                 watcher,
                 secrets: Arc::clone(&secrets),
+                keeper,
                 env,
                 look_again: look_again.clone(),
             })),
@@ -339,6 +344,7 @@ struct Work {
     looks: mpsc::Receiver<()>,
     watcher: Watcher,
     secrets: Arc<Secrets>,
+    keeper: Keeper,
     env: Arc<crate::snapshot::compile::CompileEnv>,
     look_again: mpsc::Sender<()>,
 }
@@ -370,6 +376,7 @@ impl BackgroundService for Loader {
 impl Work {
     async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
         let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
+        let keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
         self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
@@ -377,6 +384,7 @@ impl Work {
             () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
             () = self.env.resolver.run(shutdown) => {}
         }
+        keeper.abort();
         secrets.abort();
     }
 }

@@ -35,6 +35,7 @@ use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Audit, Escape, LogFormat, Logger, Metrics};
 use crate::tls::Rehearsal;
+use crate::tls::on_demand::Door;
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
@@ -165,6 +166,7 @@ pub fn compile_env(
         clock: Arc::clone(clock),
         resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
         trust,
+        on_demand: Door::closed(Arc::clone(clock)),
     })
 }
 

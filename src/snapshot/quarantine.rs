@@ -146,7 +146,8 @@ impl SslUnit {
 fn pairs_of(identity: &TlsIdentity) -> Option<&[Arc<CertifiedKey>]> {
     match &identity.state {
         IdentityState::Serving { pairs } => Some(pairs),
-        IdentityState::Refused { .. } => None,
+        // What was fetched for a name is looked at then.
+        IdentityState::OnDemand(_) | IdentityState::Refused { .. } => None,
     }
 }
 

@@ -84,6 +84,14 @@ pub fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], Error
     if policy.allows_resumption() {
         return Ok(policy.session_context(name));
     }
+    once()
+}
+
+/// A context that no session was ever made under.
+///
+/// # Errors
+/// OpenSSL has no randomness.
+pub fn once() -> Result<[u8; 32], ErrorStack> {
     let mut once = [0; 32];
     openssl::rand::rand_bytes(&mut once)?;
     Ok(once)
