@@ -64,6 +64,10 @@ it: ## tests that start the program
 chaos: ## two minutes of managers that misbehave at random, under load
 	@scripts/chaos.sh
 
+.PHONY: on-demand
+on-demand: ## certificates of ten thousand names out of OpenBao, each at its first handshake
+	CLAVIGER_ON_DEMAND_NAMES=10000 cargo $(RUNNER) --test it tls::on_demand
+
 .PHONY: audit
 audit: ## testssl and sslyze against the real program; every finding is explained
 	@scripts/audit.sh
