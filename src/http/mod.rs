@@ -7,5 +7,6 @@ pub mod host;
 pub mod lookalike;
 pub mod loose_base64;
 pub mod path;
+pub mod proxy_protocol;
 pub mod query;
 pub mod request_guard;
