@@ -8,5 +8,6 @@ pub mod host_name;
 pub mod lookalike;
 pub mod loose_base64;
 pub mod path;
+pub mod proxy_protocol;
 pub mod query;
 pub mod request_guard;

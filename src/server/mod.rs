@@ -30,11 +30,13 @@ use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::{Acceptor, RefusedHandshakes, TlsSetupError};
-use crate::proxy::listener::{EdgeParts, EdgeService, Entrance};
+use crate::proxy::listener::{EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
-use crate::telemetry::metrics::{Collect, HandshakeCounts, MetricsConfig, MetricsConfigError};
+use crate::telemetry::metrics::{
+    Collect, HandshakeCounts, MetricsConfig, MetricsConfigError, ProxiedCounts,
+};
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
 use crate::tls::on_demand::Keeper;
@@ -181,10 +183,14 @@ pub fn run(
     ));
     let handshakes = Arc::new(HandshakeCounts::default());
     metrics.register(Arc::clone(&handshakes) as Arc<dyn Collect>);
+    let proxied = Arc::new(ProxiedCounts::default());
+    metrics.register(Arc::clone(&proxied) as Arc<dyn Collect>);
     let parts = EdgeParts {
         limits: settings::edge_limits(bootstrap),
         drain: Arc::clone(&drain),
         handshakes,
+        per_address: PerAddress::new(bootstrap.claviger.tls.handshakes_per_address),
+        proxied,
         lines: Arc::clone(&refused.lines),
         clock: Arc::clone(&clock),
     };
@@ -297,9 +303,12 @@ fn edge(
     options.h2_idle_timeout = Some(bootstrap.nginx_config.http.keepalive_timeout);
     proxy.server_options = Some(options);
     let mut edge = EdgeService::new("proxy", proxy, parts);
-    edge.listen(&bootstrap.http_listeners(), Entrance::default());
-    let secure = bootstrap.https_listeners();
-    if !secure.is_empty() {
+    let senders = Arc::new(settings::proxy_senders(bootstrap));
+    let mut entrance = Entrance::default();
+    edge.listen(&bootstrap.http_listeners(), entrance.clone());
+    entrance.proxied = Some(Arc::clone(&senders));
+    edge.listen(&bootstrap.proxied_http_listeners(), entrance);
+    if bootstrap.apisix.ssl.enable {
         let names = Arc::clone(cell);
         let none = Arc::new(SniStore::default());
         let names = move || {
@@ -308,8 +317,13 @@ fn edge(
                 .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
         };
         let tls = settings::tls_options(bootstrap);
-        let tls = Some(Arc::new(Acceptor::build(Arc::new(names), tls, refused)?));
-        edge.listen(&secure, Entrance { tls });
+        let mut entrance = Entrance {
+            tls: Some(Arc::new(Acceptor::build(Arc::new(names), tls, refused)?)),
+            proxied: None,
+        };
+        edge.listen(&bootstrap.https_listeners(), entrance.clone());
+        entrance.proxied = Some(senders);
+        edge.listen(&bootstrap.proxied_https_listeners(), entrance);
     }
     Ok(edge)
 }
