@@ -31,8 +31,8 @@ pub use secret::SecretConfig;
 pub use shape::{Labels, Pem};
 pub use ssl::{ForwardConfig, SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
-    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,
-    UpstreamAlpn, UpstreamTlsConfig,
+    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamAlpn, UpstreamConfig,
+    UpstreamTlsConfig,
 };
 
 pub(super) use shape::is_reference;
