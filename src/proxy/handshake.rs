@@ -10,19 +10,20 @@
 mod accept;
 mod hello;
 mod refused;
+mod resumption;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{Ssl, SslOptions, SslSessionCacheMode};
+use openssl::ssl::{Ssl, SslOptions};
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::ALPN;
 
-use crate::tls::{SniStore, ffi};
+use crate::tls::{SessionCache, SniStore, TicketKeys};
 use accept::Accept;
 use hello::Hello;
 pub use refused::RefusedHandshakes;
+pub use resumption::{SESSION_BYTES, SESSION_LIFETIME};
 
 /// Where a handshake finds the names in force now.
 pub trait CurrentNames: Send + Sync {
@@ -42,9 +43,11 @@ pub struct TlsOptions {
     /// OpenSSL cipher list for TLS 1.2 and below; `None` takes Mozilla's intermediate list, which
     /// is APISIX's default. TLS 1.3 suites are not affected.
     pub ciphers: Option<String>,
-    /// Session tickets, whose keys are random and live as long as the process. Default false
-    /// (APISIX `ssl_session_tickets`); sessions then resume from a cache in memory.
-    pub session_tickets: bool,
+    /// Keys of session tickets. Default `None` (APISIX `ssl_session_tickets: false`); sessions then
+    /// resume from a cache in memory.
+    pub tickets: Option<Arc<TicketKeys>>,
+    /// Where sessions are kept that resume without a ticket. Default `None`: they do not resume.
+    pub sessions: Option<Arc<SessionCache>>,
     /// Offer HTTP/2 by ALPN.
     pub http2: bool,
     /// Name assumed for clients that send none. `None` refuses them.
@@ -86,12 +89,7 @@ pub fn tls_settings(
             .map_err(TlsSetupError::Ciphers)?;
     }
     settings.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
-    if !options.session_tickets {
-        settings.set_options(SslOptions::NO_TICKET);
-    }
-    settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
-    settings.set_session_cache_size(SESSION_CACHE_SIZE);
-    ffi::set_session_lifetime(&mut settings, SESSION_LIFETIME);
+    resumption::set_up(&mut settings, &options)?;
     settings.set_alpn(if options.http2 { ALPN::H2H1 } else { ALPN::H1 });
     let hello = Hello {
         names,
@@ -102,12 +100,6 @@ pub fn tls_settings(
     settings.set_client_hello_callback(move |ssl, alert| hello.decide(ssl, alert));
     Ok(settings)
 }
-
-/// Sessions kept for resumption, per listener; the oldest go first. OpenSSL's own default.
-const SESSION_CACHE_SIZE: i32 = 20 * 1024;
-
-/// APISIX 3.18: `ssl_session_timeout 10m`.
-const SESSION_LIFETIME: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests;

@@ -29,14 +29,16 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
-use crate::proxy::handshake::{RefusedHandshakes, TlsSetupError, tls_settings};
+use crate::proxy::handshake::{
+    RefusedHandshakes, SESSION_BYTES, SESSION_LIFETIME, TlsOptions, TlsSetupError, tls_settings,
+};
 use crate::proxy::listener::EdgeService;
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
 use crate::telemetry::metrics::{MetricsConfig, MetricsConfigError};
 use crate::telemetry::{Logger, Metrics};
-use crate::tls::SniStore;
+use crate::tls::{SessionCache, SniStore, TicketKeys};
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
@@ -117,6 +119,9 @@ pub fn run(
         Arc::clone(&clock),
         observer,
     );
+    let tickets = settings::ticket_keys(bootstrap, &clock)?;
+    let cache = SessionCache::new(SESSION_BYTES, SESSION_LIFETIME, Arc::clone(&clock));
+    let sessions = Arc::new(cache);
     let cell = Arc::new(SnapshotCell::new());
     let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
@@ -128,7 +133,8 @@ pub fn run(
         Arc::clone(&cell),
         Arc::clone(&status),
         bootstrap.claviger.secrets.load_wait,
-    );
+    )
+    .with_tickets(tickets.clone());
     let proxy_settings = settings::proxy_settings(bootstrap, &metrics, access_log.clone())?;
     let gateway = Gateway::new(Arc::clone(&cell), Arc::clone(&clock), proxy_settings);
 
@@ -148,6 +154,8 @@ pub fn run(
         status: Arc::clone(&status),
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
+        tickets: tickets.clone(),
+        sessions: Arc::clone(&sessions),
     }));
     if let Some(access_log) = &access_log {
         metrics.register(Arc::new(access_log.clone()));
@@ -170,11 +178,13 @@ pub fn run(
                 watcher,
                 secrets: Arc::clone(&secrets),
                 env,
+                tickets: tickets.clone(),
                 look_again: look_again.clone(),
             })),
         },
     ));
-    let edge = edge(bootstrap, gateway, &conf, &cell, &drain, refused)?;
+    let tls = settings::tls_options(bootstrap, tickets, sessions);
+    let edge = edge(bootstrap, gateway, &conf, &cell, &drain, refused, tls)?;
     let bound = Bound {
         service: Box::new(edge),
         sockets: Arc::clone(&sockets),
@@ -274,6 +284,7 @@ fn edge(
     cell: &Arc<SnapshotCell>,
     drain: &Arc<Drain>,
     refused: Arc<RefusedHandshakes>,
+    tls: TlsOptions,
 ) -> Result<EdgeService<Proxy>, ServerError> {
     let mut proxy = pingora_proxy::http_proxy(conf, gateway);
     let mut options = HttpServerOptions::default();
@@ -295,11 +306,7 @@ fn edge(
                 .current()
                 .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
         };
-        let tls = tls_settings(
-            Arc::new(names),
-            settings::tls_options(bootstrap),
-            Arc::clone(&refused),
-        )?;
+        let tls = tls_settings(Arc::new(names), tls.clone(), Arc::clone(&refused))?;
         edge.service()
             .add_tls_with_settings(&address.to_string(), None, tls);
     }
@@ -337,6 +344,7 @@ struct Work {
     watcher: Watcher,
     secrets: Arc<Secrets>,
     env: Arc<crate::snapshot::compile::CompileEnv>,
+    tickets: Option<Arc<TicketKeys>>,
     look_again: mpsc::Sender<()>,
 }
 
@@ -372,9 +380,18 @@ impl Work {
         tokio::select! {
             () = self.reload.run(self.looks, shutdown.clone()) => {}
             () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
-            () = self.env.resolver.run(shutdown) => {}
+            () = self.env.resolver.run(shutdown.clone()) => {}
+            () = keep_tickets(self.tickets, shutdown) => {}
         }
         secrets.abort();
+    }
+}
+
+/// Has keys of session tickets come and go in time; until shutdown.
+async fn keep_tickets(tickets: Option<Arc<TicketKeys>>, shutdown: ShutdownWatch) {
+    match tickets {
+        Some(tickets) => tickets.run(shutdown).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -8,11 +8,15 @@ pub mod dev;
 pub mod ffi;
 pub mod pair;
 pub mod policy;
+pub mod session_cache;
 pub mod sni;
 pub mod sni_store;
+pub mod tickets;
 
 pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
 pub use client_auth::ClientAuth;
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
+pub use session_cache::SessionCache;
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};
+pub use tickets::{SharedKeys, TicketKeys};

@@ -5,7 +5,9 @@ mod client_auth;
 mod inbound;
 mod names;
 mod pairs;
+mod protocols;
 mod sessions;
+mod tickets;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -154,6 +156,13 @@ fn curl(gateway: &Gateway, url_host: &str, args: &[&str]) -> (Option<i32>, Strin
         .expect("curl is installed (scripts/setup.sh)");
     let status = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.code(), status)
+}
+
+/// What the gateway says of itself, by the metric's name with its labels.
+fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
+    let page = gateway.metrics_page();
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    page.lines().find_map(value)
 }
 
 /// `m.test` and `*.w.test` want certificates of one CA, `o.test` wants none, and what `bad.test`
