@@ -8,6 +8,8 @@
 //! the *resumed* session and is not used.
 
 mod accept;
+mod acceptor;
+mod failure;
 mod hello;
 mod refused;
 mod resumption;
@@ -15,13 +17,10 @@ mod resumption;
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{Ssl, SslOptions};
-use pingora_core::listeners::tls::TlsSettings;
-use pingora_core::protocols::tls::ALPN;
 
 use crate::tls::{SessionCache, SniStore, TicketKeys};
-use accept::Accept;
-use hello::Hello;
+pub use acceptor::{Acceptor, SecureStream};
+pub use failure::HandshakeError;
 pub use refused::RefusedHandshakes;
 pub use resumption::{SESSION_BYTES, SESSION_LIFETIME};
 
@@ -66,39 +65,6 @@ pub enum TlsSetupError {
     /// OpenSSL refused.
     #[error("openssl refused the settings")]
     OpenSsl(#[from] ErrorStack),
-    /// Pingora refused.
-    #[error("pingora refused the settings")]
-    Pingora(#[source] Box<pingora_error::Error>),
-}
-
-/// Settings for Pingora's TLS listeners that take certificates from `names`.
-///
-/// # Errors
-/// The cipher list is unknown, or OpenSSL refused.
-pub fn tls_settings(
-    names: Arc<dyn CurrentNames>,
-    options: TlsOptions,
-    refused: Arc<RefusedHandshakes>,
-) -> Result<TlsSettings, TlsSetupError> {
-    let chosen = Ssl::new_ex_index()?;
-    let accept = Box::new(Accept { chosen });
-    let mut settings = TlsSettings::with_callbacks(accept).map_err(TlsSetupError::Pingora)?;
-    if let Some(ciphers) = &options.ciphers {
-        settings
-            .set_cipher_list(ciphers)
-            .map_err(TlsSetupError::Ciphers)?;
-    }
-    settings.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
-    resumption::set_up(&mut settings, &options)?;
-    settings.set_alpn(if options.http2 { ALPN::H2H1 } else { ALPN::H1 });
-    let hello = Hello {
-        names,
-        options,
-        refused,
-        chosen,
-    };
-    settings.set_client_hello_callback(move |ssl, alert| hello.decide(ssl, alert));
-    Ok(settings)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use openssl::pkey::Id;
 
-use super::client_auth;
+use super::client_auth::{self, ClientGuard};
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute;
@@ -19,8 +19,8 @@ use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{Reference, Secret};
 use crate::tls::sni_store::Shadowed;
 use crate::tls::{
-    CertifiedKey, IdentityState, Newest, PairError, Protocol, Protocols, SniEntry, SniStore,
-    TlsIdentity, TlsPolicy, choose_pair,
+    CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocol, Protocols, SniEntry,
+    SniStore, TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -32,6 +32,8 @@ pub(super) struct SslUnit {
     pub identity: Option<Arc<TlsIdentity>>,
     /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
     pub pairs: Vec<Option<Arc<CertifiedKey>>>,
+    /// What is asked of clients; kept for the same reason.
+    pub clients: Option<ClientGuard>,
 }
 
 impl SslUnit {
@@ -55,10 +57,17 @@ pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
             }
         }
     }
-    if let Some(client) = &config.client
-        && Reference::is_reference(&client.ca)
-    {
-        found("client.ca", &client.ca);
+    if let Some(client) = &config.client {
+        if Reference::is_reference(&client.ca) {
+            found("client.ca", &client.ca);
+        }
+        if let Some(crl) = client
+            .crl
+            .as_deref()
+            .filter(|crl| Reference::is_reference(crl))
+        {
+            found("client.crl", crl);
+        }
     }
 }
 
@@ -88,6 +97,9 @@ pub(super) fn units(
         }
         if let Some(client) = &config.client {
             substitute::stamp_text(&client.ca, run.view, &mut stamp);
+            if let Some(crl) = &client.crl {
+                substitute::stamp_text(crl, run.view, &mut stamp);
+            }
         }
         built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
             run.count();
@@ -182,6 +194,7 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
     SslUnit {
         identity: Some(Arc::new(identity)),
         pairs: Vec::new(),
+        clients: None,
     }
 }
 
@@ -197,17 +210,31 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
             choose((cert, key), &fields, served(index), &config.snis, scope)
         })
         .collect();
-    let identity = (config.kind == SslKind::Server).then(|| {
-        let mut identity = identity(item, &pairs, scope);
-        identity.guards_clients = config.client.is_some();
-        Arc::new(identity)
-    });
-    SslUnit { identity, pairs }
+    if config.kind == SslKind::Client {
+        return SslUnit {
+            identity: None,
+            pairs,
+            clients: None,
+        };
+    }
+    let before = previous.and_then(|unit| unit.clients.as_ref());
+    let clients = client_auth::build(config, before, scope);
+    let auth = clients
+        .as_ref()
+        .map(|clients| clients.as_ref().map(|guard| &guard.auth));
+    let mut identity = identity(item, &pairs, auth.map_err(|()| ()), scope);
+    identity.guards_clients = config.client.is_some();
+    SslUnit {
+        identity: Some(Arc::new(identity)),
+        pairs,
+        clients: clients.unwrap_or(None),
+    }
 }
 
 fn identity(
     item: &Item<SslConfig>,
     pairs: &[Option<Arc<CertifiedKey>>],
+    clients: Result<Option<&Arc<ClientAuth>>, ()>,
     scope: &mut Scope<'_>,
 ) -> TlsIdentity {
     let config = &item.value;
@@ -218,23 +245,24 @@ fn identity(
         &config.ssl_protocols
     };
     let protocols = Protocols::parse(names.iter().map(String::as_str)).unwrap_or_default();
-    let refused = |reason: &str, id| {
-        TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0))
+    let policy = |clients: Option<&Arc<ClientAuth>>| {
+        TlsPolicy::new(&item.id, protocols, clients.cloned(), 0)
     };
-    let client = match client_auth::build(config, scope) {
-        Ok(client) => client,
-        Err(()) => return refused("client verification cannot be set up", id),
+    let Ok(clients) = clients else {
+        return TlsIdentity::refused(id, "client verification cannot be set up", policy(None));
     };
-    // One unresolved pair refuses the whole item (`spec/01` §5.3).
+    // One unresolved pair refuses the whole item (`spec/01` §5.3). Connections that stand are held
+    // to the same clients.
     let Some(pairs) = pairs.iter().cloned().collect::<Option<Vec<_>>>() else {
-        return refused("a certificate or key has no usable value", id);
+        let reason = "a certificate or key has no usable value";
+        return TlsIdentity::refused(id, reason, policy(clients));
     };
     if !pairs.iter().any(|pair| has_cipher(pair, protocols, scope)) {
         let message = "apisix.ssl.ssl_ciphers has no cipher for a key of this kind: clients that do \
                        not speak TLS 1.3 are refused";
         scope.warn("certificate", "cert", message);
     }
-    TlsIdentity::serving(id, pairs, TlsPolicy::new(&item.id, protocols, client, 0))
+    TlsIdentity::serving(id, pairs, policy(clients))
 }
 
 /// Whether clients of every allowed protocol can be served with this pair.

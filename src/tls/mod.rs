@@ -4,19 +4,26 @@
 
 pub mod certificate;
 pub mod client_auth;
+pub mod client_certificate;
 pub mod dev;
 pub mod ffi;
 pub mod pair;
 pub mod policy;
+pub mod present;
+pub mod presented;
+pub mod revocation;
 pub mod session_cache;
 pub mod sni;
 pub mod sni_store;
 pub mod tickets;
 
 pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
-pub use client_auth::ClientAuth;
+pub use client_auth::{ClientAuth, ClientRules, Forward};
+pub use client_certificate::ClientCertificate;
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
+pub use presented::{ClientVerdict, Presented, Standing};
+pub use revocation::{RevocationError, RevocationLists};
 pub use session_cache::SessionCache;
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};
 pub use tickets::{SharedKeys, TicketKeys};

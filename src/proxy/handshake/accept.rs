@@ -6,15 +6,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use openssl::error::ErrorStack;
-use openssl::ssl::SslRef;
 use pingora_core::listeners::TlsAccept;
 use pingora_core::protocols::tls::TlsRef;
-use pingora_core::tls::ext;
 
 use super::hello::ChosenIndex;
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::{CertifiedKey, IdentityState};
+use crate::tls::{IdentityState, Presented, present};
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -32,13 +29,9 @@ impl TlsAccept for Accept {
         let IdentityState::Serving { pairs } = &identity.state else {
             return;
         };
-        for pair in pairs {
-            if let Err(error) = install(ssl, pair) {
-                log::error!(
-                    "openssl refused a certificate of ssl {}: {error}",
-                    identity.id
-                );
-            }
+        if let Err(refused) = present::present(ssl, pairs) {
+            let (id, why) = (&identity.id, &refused.source);
+            log::error!("ssl {id}: {refused}: {why}");
         }
     }
 
@@ -55,18 +48,12 @@ impl TlsAccept for Accept {
             protocol: ssl.version_str(),
             cipher: Cow::Borrowed(cipher),
             ssl_id: chosen.identity.id.clone(),
-            client_verified: chosen.identity.policy.client().is_some(),
+            client: chosen
+                .identity
+                .policy
+                .client()
+                .map(|auth| Presented::read(ssl, auth)),
             resumed: ssl.session_reused(),
         })))
     }
-}
-
-/// OpenSSL keeps one pair and chain per kind of key and picks by what the client can verify.
-fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
-    ext::ssl_use_certificate(ssl, pair.leaf())?;
-    ext::ssl_use_private_key(ssl, pair.key())?;
-    for link in pair.intermediates() {
-        ext::ssl_add_chain_cert(ssl, link)?;
-    }
-    Ok(())
 }

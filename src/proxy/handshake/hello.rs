@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslOptions, SslRef, SslVersion};
+use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
-use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, ffi};
+use crate::tls::{IdentityState, TlsIdentity, ffi, present};
 
 /// What was decided for one connection.
 pub(super) struct Chosen {
@@ -64,7 +64,9 @@ impl Hello {
         let identity = self.find(sni)?;
         if let IdentityState::Refused { reason } = &identity.state {
             self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
-            log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
+            let id = &identity.id;
+            self.refused
+                .say(format_args!("ssl {id} refuses handshakes: {reason}"));
             return Err(SslAlert::INTERNAL_ERROR);
         }
         let fallback = self.options.fallback_sni.as_deref();
@@ -105,7 +107,9 @@ impl Hello {
             let found = fallback.and_then(|name| names.find(name));
             return found.cloned().ok_or_else(|| {
                 self.refused.no_name.fetch_add(1, Ordering::Relaxed);
-                log::warn!("failed to find SNI: the client sent none and no fallback serves it");
+                self.refused.say(format_args!(
+                    "failed to find SNI: the client sent none and no fallback serves it"
+                ));
                 SslAlert::UNRECOGNIZED_NAME
             });
         };
@@ -116,45 +120,17 @@ impl Hello {
         let found = fallback.and_then(|name| names.find(name));
         found.cloned().ok_or_else(|| {
             self.refused.unknown_name.fetch_add(1, Ordering::Relaxed);
-            log::warn!("failed to find any SSL certificate by SNI: {sni}");
+            self.refused.say(format_args!(
+                "failed to find any SSL certificate by SNI: {sni}"
+            ));
             SslAlert::UNRECOGNIZED_NAME
         })
     }
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        let policy = &chosen.identity.policy;
-        set_protocols(ssl, policy.protocols())?;
-        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as))?;
-        if let Some(client) = policy.client() {
-            client.require(ssl)?;
-        }
+        present::hold_to(ssl, &chosen.identity.policy, &chosen.served_as)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }
-}
-
-fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
-    let mut clear = SslOptions::empty();
-    let mut set = SslOptions::empty();
-    for protocol in Protocol::ALL {
-        let refuse = match protocol {
-            Protocol::Tls11 => SslOptions::NO_TLSV1_1,
-            Protocol::Tls12 => SslOptions::NO_TLSV1_2,
-            Protocol::Tls13 => SslOptions::NO_TLSV1_3,
-        };
-        if allowed.allows(protocol) {
-            clear |= refuse;
-        } else {
-            set |= refuse;
-        }
-    }
-    ffi::change_options(ssl, set, clear);
-    if allowed.allows(Protocol::Tls11) {
-        // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
-        // checked at load, so the level guards nothing else here.
-        ssl.set_security_level(0);
-        ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
-    }
-    Ok(())
 }

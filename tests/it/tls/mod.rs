@@ -1,13 +1,20 @@
 //! TLS as clients see it: which certificate a name gets, and which names get none. By the real
 //! `openssl s_client` and `curl` wherever they can say it.
 
+mod audit;
 mod client_auth;
+mod client_chains;
+mod client_identity;
+mod client_paths;
+mod client_rules;
+mod clients;
 mod inbound;
 mod names;
 mod pairs;
 mod protocols;
 mod sessions;
 mod tickets;
+mod visitor;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -163,6 +170,12 @@ fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
     let page = gateway.metrics_page();
     let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
     page.lines().find_map(value)
+}
+
+/// The `client` of an item: a CA, literal or reference, and further members.
+fn guard(ca: &str, more: &str) -> String {
+    let ca = serde_json::to_string(ca).unwrap();
+    format!("    client: {{ ca: {ca}{more} }}\n")
 }
 
 /// `m.test` and `*.w.test` want certificates of one CA, `o.test` wants none, and what `bad.test`
