@@ -43,8 +43,8 @@ fn with_file(builder: Builder) -> Builder {
 
 /// A session of this name, in a file.
 fn session(gateway: &Gateway, version: &str, name: &str) -> PathBuf {
-    let file = gateway.dir().join(format!("{name}{version}"));
-    let _ = std::fs::remove_file(&file);
+    let files = (0..).map(|n| gateway.dir().join(format!("{name}{version}-{n}")));
+    let file = files.into_iter().find(|file| !file.exists()).unwrap();
     let args = [
         "-ign_eof",
         version,
@@ -181,14 +181,15 @@ fn a_ticket_of_a_key_that_is_not_known_costs_a_full_handshake_and_nothing_else()
 fn random_keys_are_those_of_one_process() {
     let (_upstream, text) = names();
     let start = || Gateway::builder().bootstrap(ON).resources(&text).start();
-    let first = start();
+    let mut first = start();
     let sessions = VERSIONS.map(|version| (version, session(&first, version, "a.test")));
     for (version, file) in &sessions {
         assert!(resumes(&first, version, "a.test", file), "{version}");
     }
     let age = metric(&first, "claviger_tls_ticket_key_age_seconds").expect("there is a key");
     assert!((0.0..60.0).contains(&age), "{age}");
-    drop(first);
+    first.signal(rustix::process::Signal::TERM);
+    first.wait_exit();
     let second = start();
     for (version, file) in &sessions {
         assert!(!resumes(&second, version, "a.test", file), "{version}");
