@@ -1,4 +1,5 @@
-//! Finding the identity of a name among 10 and among 100 000: the time must be the same.
+//! Finding the identity of a name among 10 and among 100 000: the time must be the same. Replacing one:
+//! the time may grow with the root of how many there are.
 
 #![expect(
     missing_docs,
@@ -52,5 +53,17 @@ fn find(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, find);
+fn rotate(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sni-rotate");
+    for names in [10, 100_000] {
+        let store = store(names);
+        let fresh: Vec<_> = store.identities().take(1).map(Arc::clone).collect();
+        group.bench_function(BenchmarkId::from_parameter(names), |bencher| {
+            bencher.iter(|| store.with(fresh.iter().map(|one| (names / 2, Arc::clone(one)))));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, find, rotate);
 criterion_main!(benches);

@@ -12,15 +12,17 @@ mod acceptor;
 mod failure;
 mod hello;
 mod refused;
+mod resumption;
 
 use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 
-use crate::tls::SniStore;
+use crate::tls::{SessionCache, SniStore, TicketKeys};
 pub use acceptor::{Acceptor, SecureStream};
 pub use failure::HandshakeError;
 pub use refused::RefusedHandshakes;
+pub use resumption::{SESSION_BYTES, SESSION_LIFETIME};
 
 /// Where a handshake finds the names in force now.
 pub trait CurrentNames: Send + Sync {
@@ -40,9 +42,11 @@ pub struct TlsOptions {
     /// OpenSSL cipher list for TLS 1.2 and below; `None` takes Mozilla's intermediate list, which
     /// is APISIX's default. TLS 1.3 suites are not affected.
     pub ciphers: Option<String>,
-    /// Session tickets, whose keys are random and live as long as the process. Default false
-    /// (APISIX `ssl_session_tickets`); sessions then resume from a cache in memory.
-    pub session_tickets: bool,
+    /// Keys of session tickets. Default `None` (APISIX `ssl_session_tickets: false`); sessions then
+    /// resume from a cache in memory.
+    pub tickets: Option<Arc<TicketKeys>>,
+    /// Where sessions are kept that resume without a ticket. Default `None`: they do not resume.
+    pub sessions: Option<Arc<SessionCache>>,
     /// Offer HTTP/2 by ALPN.
     pub http2: bool,
     /// Name assumed for clients that send none. `None` refuses them.

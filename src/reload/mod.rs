@@ -21,6 +21,7 @@ use crate::snapshot::Snapshot;
 use crate::snapshot::compile::{self, CompileEnv};
 use crate::snapshot::graph::{self, Graph};
 use crate::snapshot::references;
+use crate::tls::TicketKeys;
 
 use inventory::Inventory;
 pub use publish::SnapshotCell;
@@ -50,6 +51,7 @@ pub struct Reload {
     /// When other reasons of missing values are to be told.
     reasons_due: Option<Instant>,
     inventory: Inventory,
+    tickets: Option<Arc<TicketKeys>>,
 }
 
 impl Reload {
@@ -77,7 +79,15 @@ impl Reload {
             view: View::default(),
             reasons_due: None,
             inventory: Inventory::default(),
+            tickets: None,
         }
+    }
+
+    /// The same that hands over the keys of session tickets with each snapshot.
+    #[must_use]
+    pub fn with_tickets(mut self, tickets: Option<Arc<TicketKeys>>) -> Self {
+        self.tickets = tickets;
+        self
     }
 
     /// Publishes the first snapshot. Waits for secrets at most `claviger.secrets.load_wait`.
@@ -196,6 +206,9 @@ impl Reload {
         self.env.resolver.settle(self.load_wait).await;
         let (revision, consumers) = (snapshot.revision, snapshot.consumers_built);
         let others = snapshot.others_built;
+        if let Some(tickets) = &self.tickets {
+            tickets.adopt(snapshot.ticket_keys());
+        }
         self.cell.publish(Arc::new(snapshot));
         let took = self.clock.now().saturating_duration_since(began);
         // Freeing tens of thousands of pieces takes a while, too.

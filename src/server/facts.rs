@@ -12,6 +12,7 @@ use crate::secrets::{CircuitState, LoginReport, ManagerReport, ReferenceState, S
 use crate::telemetry::metrics::{Collect, Kind, Page, SecretFacts, write_secret_facts};
 use crate::tls::IdentityState;
 use crate::tls::on_demand::Tally;
+use crate::tls::{SessionCache, TicketKeys};
 
 /// Asked at each scrape.
 pub(super) struct Facts {
@@ -19,6 +20,8 @@ pub(super) struct Facts {
     pub(super) status: Arc<Status>,
     pub(super) secrets: Arc<Secrets>,
     pub(super) refused: Arc<RefusedHandshakes>,
+    pub(super) tickets: Option<Arc<TicketKeys>>,
+    pub(super) sessions: Arc<SessionCache>,
 }
 
 impl Collect for Facts {
@@ -26,6 +29,8 @@ impl Collect for Facts {
         self.configuration(page);
         self.certificates(page);
         self.on_demand(page);
+        self.sessions(page);
+        self.tickets(page);
         write_secret_facts(page, &self.secret_facts());
         page.family(
             "claviger_handshakes_refused_total",
@@ -47,6 +52,65 @@ impl Collect for Facts {
 }
 
 impl Facts {
+    fn sessions(&self, page: &mut Page) {
+        let report = self.sessions.report();
+        page.family(
+            "claviger_tls_sessions",
+            "TLS sessions kept in memory, to be resumed without a ticket.",
+            Kind::Gauge,
+        );
+        page.sample(&[], count(report.sessions as u64));
+        page.family(
+            "claviger_tls_session_bytes",
+            "Memory that kept TLS sessions take.",
+            Kind::Gauge,
+        );
+        page.sample(&[], count(report.bytes as u64));
+    }
+
+    fn tickets(&self, page: &mut Page) {
+        let Some(tickets) = &self.tickets else {
+            return;
+        };
+        let (report, counts) = (tickets.report(), tickets.counts());
+        page.family(
+            "claviger_tls_ticket_keys",
+            "Keys that open session tickets; the newest seals them.",
+            Kind::Gauge,
+        );
+        page.sample(&[], count(report.keys as u64));
+        page.family(
+            "claviger_tls_ticket_key_generation",
+            "Keys that have sealed session tickets since the start.",
+            Kind::Gauge,
+        );
+        page.sample(&[], count(report.generation));
+        if let Some(age) = report.age {
+            page.family(
+                "claviger_tls_ticket_key_age_seconds",
+                "How long the newest key has sealed session tickets here.",
+                Kind::Gauge,
+            );
+            page.sample(&[], age.as_secs_f64());
+        }
+        page.family(
+            "claviger_tls_tickets_total",
+            "Session tickets issued, and presented by clients.",
+            Kind::Counter,
+        );
+        for (result, counter) in [
+            ("issued", &counts.sealed),
+            ("newest_key", &counts.newest),
+            ("older_key", &counts.older),
+            ("unknown_key", &counts.unknown),
+        ] {
+            page.sample(
+                &[("result", result)],
+                count(counter.load(Ordering::Relaxed)),
+            );
+        }
+    }
+
     fn configuration(&self, page: &mut Page) {
         let status = self.status.report();
         page.family(
@@ -147,7 +211,7 @@ impl Facts {
         let Some(snapshot) = self.cell.current() else {
             return;
         };
-        let identities = snapshot.names.identities().iter();
+        let identities = snapshot.names.identities();
         let items = identities.filter_map(|identity| match &identity.state {
             IdentityState::OnDemand(names) => Some((&*identity.id, names.tally())),
             _ => None,

@@ -29,7 +29,9 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
-use crate::proxy::handshake::{Acceptor, RefusedHandshakes, TlsSetupError};
+use crate::proxy::handshake::{
+    Acceptor, RefusedHandshakes, SESSION_BYTES, SESSION_LIFETIME, TlsOptions, TlsSetupError,
+};
 use crate::proxy::listener::{EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
@@ -38,8 +40,8 @@ use crate::telemetry::metrics::{
     Collect, HandshakeCounts, MetricsConfig, MetricsConfigError, ProxiedCounts,
 };
 use crate::telemetry::{Logger, Metrics};
-use crate::tls::SniStore;
 use crate::tls::on_demand::Keeper;
+use crate::tls::{SessionCache, SniStore, TicketKeys};
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
@@ -123,6 +125,9 @@ pub fn run(
     let (keeper, door) = Keeper::new(Arc::clone(&secrets), Arc::clone(&clock));
     env.on_demand = door;
     let env = Arc::new(env);
+    let tickets = settings::ticket_keys(bootstrap, &clock)?;
+    let cache = SessionCache::new(SESSION_BYTES, SESSION_LIFETIME, Arc::clone(&clock));
+    let sessions = Arc::new(cache);
     let cell = Arc::new(SnapshotCell::new());
     let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
@@ -134,7 +139,8 @@ pub fn run(
         Arc::clone(&cell),
         Arc::clone(&status),
         bootstrap.claviger.secrets.load_wait,
-    );
+    )
+    .with_tickets(tickets.clone());
     let proxy_settings = settings::proxy_settings(bootstrap, &metrics, access_log.clone())?;
     let gateway = Gateway::new(Arc::clone(&cell), Arc::clone(&clock), proxy_settings);
 
@@ -154,6 +160,8 @@ pub fn run(
         status: Arc::clone(&status),
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
+        tickets: tickets.clone(),
+        sessions: Arc::clone(&sessions),
     }));
     if let Some(access_log) = &access_log {
         metrics.register(Arc::new(access_log.clone()));
@@ -177,6 +185,7 @@ pub fn run(
                 secrets: Arc::clone(&secrets),
                 keeper,
                 env,
+                tickets: tickets.clone(),
                 look_again: look_again.clone(),
             })),
         },
@@ -194,7 +203,8 @@ pub fn run(
         lines: Arc::clone(&refused.lines),
         clock: Arc::clone(&clock),
     };
-    let edge = edge(bootstrap, gateway, &conf, &cell, parts, refused)?;
+    let tls = settings::tls_options(bootstrap, tickets, sessions);
+    let edge = edge(bootstrap, gateway, &conf, &cell, parts, refused, tls)?;
     let bound = Bound {
         service: Box::new(edge),
         sockets: Arc::clone(&sockets),
@@ -294,6 +304,7 @@ fn edge(
     cell: &Arc<SnapshotCell>,
     parts: EdgeParts,
     refused: Arc<RefusedHandshakes>,
+    tls: TlsOptions,
 ) -> Result<EdgeService<Proxy>, ServerError> {
     let mut proxy = pingora_proxy::http_proxy(conf, gateway);
     let mut options = HttpServerOptions::default();
@@ -316,7 +327,6 @@ fn edge(
                 .current()
                 .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
         };
-        let tls = settings::tls_options(bootstrap);
         let mut entrance = Entrance {
             tls: Some(Arc::new(Acceptor::build(Arc::new(names), tls, refused)?)),
             proxied: None,
@@ -360,6 +370,7 @@ struct Work {
     secrets: Arc<Secrets>,
     keeper: Keeper,
     env: Arc<crate::snapshot::compile::CompileEnv>,
+    tickets: Option<Arc<TicketKeys>>,
     look_again: mpsc::Sender<()>,
 }
 
@@ -396,10 +407,19 @@ impl Work {
         tokio::select! {
             () = self.reload.run(self.looks, shutdown.clone()) => {}
             () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
-            () = self.env.resolver.run(shutdown) => {}
+            () = self.env.resolver.run(shutdown.clone()) => {}
+            () = keep_tickets(self.tickets, shutdown) => {}
         }
         keeper.abort();
         secrets.abort();
+    }
+}
+
+/// Has keys of session tickets come and go in time; until shutdown.
+async fn keep_tickets(tickets: Option<Arc<TicketKeys>>, shutdown: ShutdownWatch) {
+    match tickets {
+        Some(tickets) => tickets.run(shutdown).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -13,7 +13,9 @@ use super::early;
 use super::environment::Environment;
 use crate::callout::Trust;
 use crate::clock::Clock;
-use crate::config::bootstrap::{AUDIT_KEY, Bootstrap, Declared, HttpRouter, TRUSTED_CERTIFICATE};
+use crate::config::bootstrap::{
+    AUDIT_KEY, Bootstrap, CipherKeys, Declared, HttpRouter, TRUSTED_CERTIFICATE,
+};
 use crate::config::resource::KeepalivePoolConfig;
 use crate::diagnostic::Place;
 use crate::http::client_addr::{ClientAddr, ClientAddrError, ForwardedPolicy};
@@ -22,7 +24,7 @@ use crate::http::request_guard::GuardRules;
 use crate::ip_set::IpSet;
 use crate::kept::Kept;
 use crate::plugins::{self, Throttle, ThrottleSettings};
-use crate::proxy::handshake::TlsOptions;
+use crate::proxy::handshake::{SESSION_LIFETIME, TlsOptions, TlsSetupError};
 use crate::proxy::listener::{EdgeLimits, ProxySenders};
 use crate::proxy::{HeldBytes, ProxySettings};
 use crate::routing::RouterMode;
@@ -36,6 +38,7 @@ use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Audit, Escape, LogFormat, Logger, Metrics};
 use crate::tls::Rehearsal;
 use crate::tls::on_demand::Door;
+use crate::tls::{SessionCache, TicketKeys};
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
@@ -144,6 +147,7 @@ pub fn compile_env(
             HttpRouter::UriWithParameter => RouterMode::UriWithParameter,
         },
         ssl_protocols: apisix.ssl.ssl_protocols.clone(),
+        cipher_keys: CipherKeys::of(&apisix.ssl.ssl_ciphers),
         keepalive: KeepalivePoolConfig {
             size: upstream.keepalive,
             idle_timeout: upstream.keepalive_timeout,
@@ -405,11 +409,36 @@ pub(super) fn proxy_senders(bootstrap: &Bootstrap) -> ProxySenders {
     }
 }
 
-pub(super) fn tls_options(bootstrap: &Bootstrap) -> TlsOptions {
+/// Keys of session tickets, where tickets are on.
+///
+/// # Errors
+/// There are no random bytes.
+pub(super) fn ticket_keys(
+    bootstrap: &Bootstrap,
+    clock: &Arc<dyn Clock>,
+) -> Result<Option<Arc<TicketKeys>>, TlsSetupError> {
+    let clock = Arc::clone(clock);
+    let keys = match bootstrap.ticket_keys() {
+        _ if !bootstrap.apisix.ssl.ssl_session_tickets => return Ok(None),
+        Some(_) => TicketKeys::shared(SESSION_LIFETIME, clock),
+        None => {
+            let rotate = bootstrap.claviger.tls.session_tickets.rotate;
+            TicketKeys::random(rotate, SESSION_LIFETIME, clock)?
+        }
+    };
+    Ok(Some(Arc::new(keys)))
+}
+
+pub(super) fn tls_options(
+    bootstrap: &Bootstrap,
+    tickets: Option<Arc<TicketKeys>>,
+    sessions: Arc<SessionCache>,
+) -> TlsOptions {
     let ssl = &bootstrap.apisix.ssl;
     TlsOptions {
         ciphers: Some(ssl.ssl_ciphers.clone()).filter(|ciphers| !ciphers.is_empty()),
-        session_tickets: ssl.ssl_session_tickets,
+        tickets,
+        sessions: Some(sessions),
         http2: bootstrap.apisix.enable_http2,
         fallback_sni: ssl.fallback_sni.clone(),
         fallback_for_unknown: bootstrap.claviger.fallback_for_unknown,

@@ -1,8 +1,11 @@
 //! Certificates: the pairs of each `ssls` item, chosen together, and the store handshakes ask.
 
+use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
+
+use openssl::pkey::Id;
 
 use super::client_auth::{self, ClientGuard};
 use super::compile::{Compilation, Scope};
@@ -13,10 +16,12 @@ use super::unit::Units;
 use super::{CertificateReport, Snapshot, quarantine};
 use crate::config::Documents;
 use crate::config::resource::{Item, Pem, SslConfig, SslKind};
+use crate::diagnostic::{Diagnostic, Severity};
 use crate::secrets::{Reference, Secret};
+use crate::tls::sni_store::Shadowed;
 use crate::tls::{
-    CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry, SniStore,
-    TlsIdentity, TlsPolicy, choose_pair,
+    CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocol, Protocols, SniEntry,
+    SniStore, TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -137,7 +142,7 @@ pub(super) fn store(
     let mut items: Vec<_> = items.filter(|item| item.value.enabled).collect();
     // Of two items with one name the first in the file has it, whichever refuses.
     items.sort_by_key(|item| item.index);
-    let mut entries = Vec::with_capacity(items.len());
+    let mut presented = Vec::with_capacity(items.len());
     let mut reports = Vec::with_capacity(items.len());
     for item in items {
         let unit = units.ssls.get(&item.id);
@@ -151,25 +156,41 @@ pub(super) fn store(
             not_after: identity.not_after,
             quarantined: unit.is_some_and(|unit| unit.value.quarantined),
         });
-        entries.push(SniEntry {
-            patterns: names.iter().map(|name| name.as_str().into()).collect(),
-            identity: Arc::clone(identity),
-        });
+        presented.push((names, identity));
     }
-    let unchanged = previous.filter(|previous| {
-        let before = previous.names.identities();
-        before.len() == entries.len()
-            && before
-                .iter()
-                .zip(&entries)
-                .all(|(before, entry)| Arc::ptr_eq(before, &entry.identity))
-    });
-    let names = unchanged.map_or_else(
-        || Arc::new(SniStore::build(entries)),
-        |previous| Arc::clone(&previous.names),
-    );
+    let before = previous.map(|previous| &previous.names);
+    let same = previous.is_some_and(|previous| previous.of.is(&documents.identity));
+    let names = match before.and_then(|before| Some((before, changed(before, &presented)?))) {
+        Some((before, changed)) if changed.is_empty() => Arc::clone(before),
+        Some((before, changed)) if same => Arc::new(before.with(changed)),
+        _ => {
+            let entries = presented.into_iter().map(|(names, identity)| SniEntry {
+                patterns: names.iter().map(|name| name.as_str().into()).collect(),
+                identity: Arc::clone(identity),
+            });
+            Arc::new(SniStore::build(entries.collect()))
+        }
+    };
     (names, reports)
 }
+
+/// Which identities differ from those of the store, by position; `None` where they are not as many.
+fn changed(
+    before: &SniStore,
+    presented: &[Presented<'_>],
+) -> Option<Vec<(usize, Arc<TlsIdentity>)>> {
+    let identities = before.identities();
+    if identities.len() != presented.len() {
+        return None;
+    }
+    let pairs = identities.zip(presented).enumerate();
+    let changed = pairs.filter(|(_, (before, (_, now)))| !Arc::ptr_eq(before, now));
+    let changed = changed.map(|(position, (_, (_, now)))| (position, Arc::clone(now)));
+    Some(changed.collect())
+}
+
+/// Names of an item, and what they present.
+type Presented<'a> = (&'a Vec<String>, &'a Arc<TlsIdentity>);
 
 /// In the place of an item that failed its own checks. Whether it was to ask for client
 /// certificates may be what could not be read, so no other name's handshake leads to its names.
@@ -261,7 +282,47 @@ fn identity(
         let reason = "a certificate or key has no usable value";
         return TlsIdentity::refused(id, reason, policy(clients));
     };
+    if !pairs.iter().any(|pair| has_cipher(pair, protocols, scope)) {
+        let message = "apisix.ssl.ssl_ciphers has no cipher for a key of this kind: clients that do \
+                       not speak TLS 1.3 are refused";
+        scope.warn("certificate", "cert", message);
+    }
     TlsIdentity::serving(id, pairs, policy(clients))
+}
+
+/// Whether clients of every allowed protocol can be served with this pair.
+fn has_cipher(pair: &CertifiedKey, protocols: Protocols, scope: &Scope<'_>) -> bool {
+    let keys = scope.run.env.cipher_keys;
+    let has_one = match pair.key().id() {
+        Id::RSA | Id::RSA_PSS => keys.rsa,
+        _ => keys.ecdsa,
+    };
+    has_one || !(protocols.allows(Protocol::Tls11) || protocols.allows(Protocol::Tls12))
+}
+
+/// Names that an earlier item has, so that later ones never serve them.
+pub(super) fn shadowed(documents: &Documents, names: &SniStore, diagnostics: &mut Vec<Diagnostic>) {
+    if names.shadowed().is_empty() {
+        return;
+    }
+    let items = documents.ssls.iter().chain(&documents.refused_ssls);
+    let items: HashMap<&str, _> = items.map(|item| (&*item.id, item)).collect();
+    for Shadowed { pattern, id, by } in names.shadowed() {
+        let Some((item, first)) = items.get(&**id).zip(items.get(&**by)) else {
+            continue;
+        };
+        diagnostics.push(Diagnostic {
+            severity: Severity::Warning,
+            code: "shadowed-name",
+            place: item.place.clone(),
+            object: format!("ssls/{id}"),
+            field: "snis".to_owned(),
+            message: format!(
+                "{pattern} stands in ssls/{by} ({}) too, which is first and serves it",
+                first.place
+            ),
+        });
+    }
 }
 
 /// Chooses what serves of a pair declared in these fields: the newest values, or the pair of before

@@ -13,10 +13,10 @@ use super::quarantine::Classes;
 use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::uses::Uses;
-use super::{ItemCount, Snapshot, advice, consumers, duplicates, plugins, rest};
+use super::{ItemCount, Snapshot, advice, consumers, duplicates, plugins, rest, tickets};
 use crate::callout;
 use crate::clock::Clock;
-use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE};
+use crate::config::bootstrap::{CipherKeys, PLUGIN_ATTR, TICKET_KEYS, TRUSTED_CERTIFICATE};
 use crate::config::resource::{Item, KeepalivePoolConfig};
 use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -42,6 +42,8 @@ pub struct CompileEnv {
     pub router: RouterMode,
     /// `apisix.ssl.ssl_protocols`.
     pub ssl_protocols: Vec<String>,
+    /// Kinds of keys that `apisix.ssl.ssl_ciphers` has ciphers for.
+    pub cipher_keys: CipherKeys,
     /// Keep-alive towards upstreams that say nothing of their own.
     pub keepalive: KeepalivePoolConfig,
     /// Key of the consumer indexes, random per process.
@@ -262,6 +264,14 @@ pub fn compile(
         },
     );
     let trust = trust(documents, &settings, &mut diagnostics);
+    let keys = settings.get(TICKET_KEYS).map(|setting| {
+        let value = setting.values.as_ref();
+        (
+            setting.stamp,
+            value.map(|value| value.expose().as_str().unwrap_or_default()),
+        )
+    });
+    let tickets = tickets::compile(documents, keys, previous, &mut diagnostics);
     let run = Compilation {
         env,
         documents,
@@ -332,6 +342,7 @@ pub fn compile(
         advice,
         of: documents.identity.note(),
         view: view.clone(),
+        tickets,
         uses: match same {
             Some(same) => Arc::clone(&same.uses),
             None => Arc::new(Uses::of(documents)),

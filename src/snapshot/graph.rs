@@ -9,6 +9,7 @@ use super::certificates::pair_fields;
 use super::references::{self, Holder, Owner};
 use super::substitute::{Fault, Missing};
 use crate::config::Documents;
+use crate::config::bootstrap::TICKET_KEYS;
 use crate::config::resource::{PluginMap, SslKind};
 use crate::diagnostic::{Diagnostic, Place, Severity};
 use crate::plugins::{self, PluginKind};
@@ -378,6 +379,9 @@ fn consequence(owner: Owner<'_>, holder: Holder<'_>, reach: &Reach<'_>) -> &'sta
             "401, as for an unknown credential"
         }
         ("consumers" | "consumer_groups", _) => "503 for requests of these consumers",
+        ("config.yaml", _) if owner.id == TICKET_KEYS => {
+            "no session tickets: every handshake is a full one"
+        }
         ("config.yaml", _) => "the start is refused, or what the setting is for",
         ("global_rules", _) => "503 for every request",
         ("ssls", _) if reach.client_ssls.contains(owner.id) => {

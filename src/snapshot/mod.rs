@@ -19,6 +19,7 @@ mod routes;
 pub mod substitute;
 #[cfg(test)]
 mod tests;
+mod tickets;
 mod unit;
 mod upstreams;
 mod uses;
@@ -34,6 +35,7 @@ use crate::diagnostic::Diagnostic;
 use crate::plugins::{Chain, RouteInfo};
 use crate::routing::Router;
 use crate::secrets::View;
+use crate::tls::SharedKeys;
 use crate::tls::sni_store::SniStore;
 use crate::upstream::Upstream;
 
@@ -146,10 +148,20 @@ pub struct Snapshot {
     of: Identity,
     /// The values it was made of.
     view: View,
+    /// Keys of session tickets that a reference gives.
+    tickets: tickets::Tickets,
     /// Who holds which reference.
     uses: Arc<uses::Uses>,
     /// Consumers and credentials, for reuse.
     roster: roster::Roster,
     /// The other pieces, for reuse.
     rest: Arc<rest::Rest>,
+}
+
+impl Snapshot {
+    /// Keys of session tickets that a reference gives; `None` where it has no value.
+    #[must_use]
+    pub fn ticket_keys(&self) -> Option<&SharedKeys> {
+        self.tickets.keys.as_deref()
+    }
 }

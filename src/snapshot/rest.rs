@@ -91,6 +91,7 @@ pub(super) fn compile(
             .iter()
             .any(|(_, unit)| unit.value.refused);
     collect_findings(&units, &mut findings);
+    certificates::shadowed(documents, &names, &mut findings);
     let asks_body = units.routes.iter().any(|(_, unit)| unit.value.asks_body);
     Arc::new(Rest {
         router,

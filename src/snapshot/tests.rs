@@ -12,6 +12,7 @@ use http::Method;
 use super::compile::{CompileEnv, compile};
 use super::*;
 use crate::clock::{Clock, ManualClock};
+use crate::config::bootstrap::CipherKeys;
 use crate::config::parse;
 use crate::config::resource::KeepalivePoolConfig;
 use crate::consumer::GroupLink;
@@ -42,6 +43,7 @@ impl Bench {
                 https_ports: Vec::new(),
                 router: RouterMode::HostUri,
                 ssl_protocols: Vec::new(),
+                cipher_keys: CipherKeys::of(""),
                 keepalive: KeepalivePoolConfig::default(),
                 index_key: [7; 16],
                 hasher: ahash::RandomState::with_seed(1),

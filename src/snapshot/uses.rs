@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::references;
 use crate::config::Documents;
+use crate::config::bootstrap::TICKET_KEYS;
 
 /// Every reference of some documents and who holds it.
 #[derive(Default)]
@@ -38,6 +39,10 @@ impl Uses {
             holder.references(&mut |reference| uses.push((hash(reference), row)));
         });
         references::other_holders(documents, &mut |owner, holder| {
+            // Asked for at each compilation, and nothing stands on them.
+            if owner.id == TICKET_KEYS {
+                return;
+            }
             let place = match owner.kind {
                 "consumer_groups" | "plugin_metadata" | "config.yaml" => BASE,
                 _ => REST,

@@ -4,6 +4,8 @@
     reason = "foreign functions; each call says why it is sound"
 )]
 
+mod resumption;
+
 use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use std::time::Duration;
 
@@ -14,6 +16,8 @@ use openssl::x509::store::X509StoreBuilderRef;
 use openssl::x509::{X509CrlRef, X509NameRef};
 use openssl_sys as sys;
 use pingora_core::tls::ext;
+
+pub use resumption::{set_session_cache, set_ticket_keys};
 
 unsafe extern "C" {
     fn SSL_set_session_id_context(ssl: *mut sys::SSL, context: *const u8, len: c_uint) -> c_int;

@@ -15,8 +15,10 @@ pub mod present;
 pub mod presented;
 pub mod rehearsal;
 pub mod revocation;
+pub mod session_cache;
 pub mod sni;
 pub mod sni_store;
+pub mod tickets;
 
 pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
 pub use client_auth::{ClientAuth, ClientRules, Forward};
@@ -27,4 +29,6 @@ pub use policy::{Protocol, Protocols, TlsPolicy};
 pub use presented::{ClientVerdict, Presented, Standing};
 pub use rehearsal::{Failure, Rehearsal, Rehearsed};
 pub use revocation::{RevocationError, RevocationLists};
+pub use session_cache::SessionCache;
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};
+pub use tickets::{SharedKeys, TicketKeys};

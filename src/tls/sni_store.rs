@@ -2,7 +2,6 @@
 //! probes however many names there are, and allocates nothing.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -104,29 +103,63 @@ pub struct Shadowed {
     pub by: Arc<str>,
 }
 
-/// All names of a snapshot.
-#[derive(Default)]
+/// All names of a snapshot, and who serves them. A store with some identities replaced shares all
+/// the rest with the one it was made of.
+#[derive(Clone, Default)]
 pub struct SniStore {
-    exact: Names,
-    /// By what follows the first label: `*.a.test` stands under `a.test`.
-    wildcard: Names,
-    any: Option<Arc<TlsIdentity>>,
-    shadowed: Vec<Shadowed>,
-    identities: Vec<Arc<TlsIdentity>>,
+    names: Arc<Names>,
+    identities: Identities,
 }
 
-type Names = HashMap<Box<str>, Arc<TlsIdentity>, ahash::RandomState>;
+/// Which identity a name leads to, by position.
+#[derive(Default)]
+struct Names {
+    exact: Positions,
+    /// By what follows the first label: `*.a.test` stands under `a.test`.
+    wildcard: Positions,
+    any: Option<u32>,
+    shadowed: Vec<Shadowed>,
+}
+
+type Positions = HashMap<Box<str>, u32, ahash::RandomState>;
+
+/// Identities in file order, in blocks, so that one is replaced by copying its block and the list of
+/// blocks.
+#[derive(Clone, Default)]
+struct Identities {
+    blocks: Arc<Vec<Block>>,
+    len: usize,
+}
+
+type Block = Arc<Vec<Arc<TlsIdentity>>>;
 
 impl SniStore {
     /// A store of these entries, in file order: of two with the same pattern the first wins.
     #[must_use]
     pub fn build(entries: Vec<SniEntry>) -> Self {
-        let mut store = Self::default();
-        for SniEntry { patterns, identity } in entries {
-            for pattern in patterns {
-                store.insert(pattern, &identity);
+        let mut names = Names::default();
+        let identities: Vec<_> = entries
+            .iter()
+            .map(|entry| Arc::clone(&entry.identity))
+            .collect();
+        for (position, entry) in (0..).zip(entries) {
+            for pattern in entry.patterns {
+                names.insert(pattern, position, &identities);
             }
-            store.identities.push(identity);
+        }
+        Self {
+            names: Arc::new(names),
+            identities: Identities::of(&identities),
+        }
+    }
+
+    /// The same names with other identities at these positions. Costs in proportion to how many they
+    /// are; positions that do not exist are passed over.
+    #[must_use]
+    pub fn with(&self, changed: impl IntoIterator<Item = (usize, Arc<TlsIdentity>)>) -> Self {
+        let mut store = self.clone();
+        for (position, identity) in changed {
+            store.identities.replace(position, identity);
         }
         store
     }
@@ -143,69 +176,115 @@ impl SniStore {
     /// [`Self::find`] for a name that is lower case already.
     #[must_use]
     pub fn find_lower_case(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
-        if let Some(identity) = self.exact.get(name) {
-            return Some(identity);
-        }
-        // Exactly one label may stand for the star, so exactly one suffix can match.
-        if !self.wildcard.is_empty()
-            && let Some((label, suffix)) = name.split_once('.')
-            && !label.is_empty()
-            && let Some(identity) = self.wildcard.get(suffix)
-        {
-            return Some(identity);
-        }
-        self.any.as_ref()
+        self.identities.at(self.names.find(name)?)
     }
 
     /// Patterns that can never be chosen.
     #[must_use]
     pub fn shadowed(&self) -> &[Shadowed] {
-        &self.shadowed
+        &self.names.shadowed
     }
 
     /// All identities, in file order.
-    #[must_use]
-    pub fn identities(&self) -> &[Arc<TlsIdentity>] {
-        &self.identities
+    pub fn identities(&self) -> impl ExactSizeIterator<Item = &Arc<TlsIdentity>> {
+        let count = self.identities.len;
+        let all = self.identities.blocks.iter().flat_map(|block| block.iter());
+        Counted { all, left: count }
+    }
+}
+
+impl Names {
+    fn find(&self, name: &str) -> Option<u32> {
+        if let Some(position) = self.exact.get(name) {
+            return Some(*position);
+        }
+        // Exactly one label may stand for the star, so exactly one suffix can match.
+        if !self.wildcard.is_empty()
+            && let Some((label, suffix)) = name.split_once('.')
+            && !label.is_empty()
+            && let Some(position) = self.wildcard.get(suffix)
+        {
+            return Some(*position);
+        }
+        self.any
     }
 
-    fn insert(&mut self, pattern: Box<str>, identity: &Arc<TlsIdentity>) {
+    fn insert(&mut self, pattern: Box<str>, position: u32, identities: &[Arc<TlsIdentity>]) {
         let mut name = pattern.to_ascii_lowercase();
         if name.ends_with('.') {
             name.pop();
         }
-        let held = if name == "*" {
-            match &self.any {
-                Some(first) => Some(first),
-                None => {
-                    self.any = Some(identity.clone());
-                    None
-                }
-            }
+        let first = if name == "*" {
+            *self.any.get_or_insert(position)
         } else {
             let (names, key) = match name.strip_prefix("*.") {
                 Some(suffix) => (&mut self.wildcard, suffix.into()),
                 None => (&mut self.exact, name.into_boxed_str()),
             };
-            match names.entry(key) {
-                Entry::Occupied(first) => Some(&*first.into_mut()),
-                Entry::Vacant(free) => {
-                    free.insert(identity.clone());
-                    None
-                }
-            }
+            *names.entry(key).or_insert(position)
         };
-        if let Some(first) = held
-            && !Arc::ptr_eq(first, identity)
+        let id = |position: u32| {
+            let identity = identities.get(position as usize);
+            identity.map(|identity| Arc::clone(&identity.id))
+        };
+        if first != position
+            && let (Some(id), Some(by)) = (id(position), id(first))
         {
-            self.shadowed.push(Shadowed {
-                by: first.id.clone(),
-                id: identity.id.clone(),
-                pattern,
-            });
+            self.shadowed.push(Shadowed { pattern, id, by });
         }
     }
 }
+
+impl Identities {
+    fn of(identities: &[Arc<TlsIdentity>]) -> Self {
+        let blocks = identities
+            .chunks(BLOCK)
+            .map(|block| Arc::new(block.to_vec()));
+        Self {
+            blocks: Arc::new(blocks.collect()),
+            len: identities.len(),
+        }
+    }
+
+    fn at(&self, position: u32) -> Option<&Arc<TlsIdentity>> {
+        let position = position as usize;
+        self.blocks.get(position / BLOCK)?.get(position % BLOCK)
+    }
+
+    fn replace(&mut self, position: usize, identity: Arc<TlsIdentity>) {
+        if position >= self.len {
+            return;
+        }
+        let block = &mut Arc::make_mut(&mut self.blocks)[position / BLOCK];
+        Arc::make_mut(block)[position % BLOCK] = identity;
+    }
+}
+
+/// An iterator that knows how many items are left.
+struct Counted<I> {
+    all: I,
+    left: usize,
+}
+
+impl<I: Iterator> Iterator for Counted<I> {
+    type Item = I::Item;
+
+    fn next(&mut self) -> Option<I::Item> {
+        let next = self.all.next()?;
+        self.left -= 1;
+        Some(next)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.left, Some(self.left))
+    }
+}
+
+impl<I: Iterator> ExactSizeIterator for Counted<I> {}
+
+/// About the root of the number of identities there may be, so that block and list of blocks are of
+/// one size.
+const BLOCK: usize = 256;
 
 /// Whether a certificate's `name` covers the configured `pattern`: the same, or a wildcard for
 /// exactly its first label. Case does not matter.
@@ -276,6 +355,49 @@ mod tests {
         assert_eq!(found(&store, "other"), Some("1"));
         let patterns: Vec<_> = store.shadowed().iter().map(|one| &*one.pattern).collect();
         assert_eq!(patterns, ["a.test", "*", "*.A.test"]);
+    }
+
+    #[test]
+    fn a_replaced_identity_serves_the_names_of_the_one_before_and_changes_nothing_else() {
+        let names: Vec<_> = (0..1000).map(|n| format!("{n}.test")).collect();
+        let entries: Vec<_> = names.iter().map(|name| (&**name, [&**name])).collect();
+        let entries: Vec<(&str, &[&str])> =
+            entries.iter().map(|(id, all)| (*id, &all[..])).collect();
+        let older = store(&entries);
+        let other = |id: &str| {
+            let policy = TlsPolicy::new(id, Protocols::default(), None, 0);
+            Arc::new(TlsIdentity::refused(id.into(), "test", policy))
+        };
+        let newer = older.with([
+            (0, other("new 0")),
+            (999, other("new 999")),
+            (1000, other("none")),
+        ]);
+        let expected = |n: usize| match n {
+            0 => "new 0".to_owned(),
+            999 => "new 999".to_owned(),
+            n => format!("{n}.test"),
+        };
+        for (n, name) in names.iter().enumerate() {
+            assert_eq!(found(&older, name), Some(&**name));
+            assert_eq!(found(&newer, name), Some(&*expected(n)));
+        }
+        assert_eq!(newer.identities().len(), 1000);
+        let ids: Vec<_> = newer
+            .identities()
+            .map(|identity| identity.id.to_string())
+            .collect();
+        assert_eq!(ids, (0..1000).map(expected).collect::<Vec<_>>());
+        let shared = older
+            .identities
+            .blocks
+            .iter()
+            .zip(newer.identities.blocks.iter());
+        let shared = shared
+            .filter(|(older, newer)| Arc::ptr_eq(older, newer))
+            .count();
+        assert_eq!(shared, 2, "of four blocks the first and the last changed");
+        assert!(Arc::ptr_eq(&older.names, &newer.names));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::ciphers;
 use super::listen::{Listen, listen, resolver, socket};
 use super::proxy_protocol::{ProxyProtocol, ProxyProtocolExtras};
 use super::units::duration;
@@ -115,10 +116,13 @@ impl SslSettings {
             "listen" => set(&mut self.listen, listen(check, node)),
             "ssl_trusted_certificate" => set(&mut self.ssl_trusted_certificate, check.text(node)),
             "ssl_protocols" => set(&mut self.ssl_protocols, protocols(check, node)),
-            "ssl_ciphers" => set(&mut self.ssl_ciphers, check.text(node)),
+            "ssl_ciphers" => set(&mut self.ssl_ciphers, ciphers::decode(check, node)),
             "ssl_session_tickets" => set(&mut self.ssl_session_tickets, check.boolean(&node)),
             "fallback_sni" => {
-                self.fallback_sni = check.text(node).map(|name| name.to_ascii_lowercase())
+                self.fallback_sni = check.text(node).map(|name| {
+                    let name = name.to_ascii_lowercase();
+                    name.strip_suffix('.').map(str::to_owned).unwrap_or(name)
+                });
             }
             _ => {}
         });
@@ -365,11 +369,23 @@ fn protocols(check: &mut Check, node: Node) -> Option<Vec<String>> {
         Tree::Text(text) => text.split_ascii_whitespace().map(str::to_owned).collect(),
         _ => strings(check, node)?,
     };
-    let known = |name: &String| matches!(&**name, "TLSv1" | "TLSv1.1" | "TLSv1.2" | "TLSv1.3");
+    let (old, mut protocols): (Vec<_>, Vec<String>) = protocols
+        .into_iter()
+        .partition(|name| matches!(&**name, "SSLv2" | "SSLv3" | "TLSv1"));
+    let known = |name: &String| matches!(&**name, "TLSv1.1" | "TLSv1.2" | "TLSv1.3");
     if protocols.is_empty() || !protocols.iter().all(known) {
         check.error(at, "invalid-value", "expected TLSv1.1, TLSv1.2, TLSv1.3");
         return None;
     }
+    if !old.is_empty() {
+        let message = format!(
+            "{} is not spoken; the others of the list are",
+            old.join(", ")
+        );
+        check.warn(at, "no-effect", message);
+    }
+    protocols.sort_unstable();
+    protocols.dedup();
     Some(protocols)
 }
 

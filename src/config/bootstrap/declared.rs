@@ -20,6 +20,9 @@ pub const TRUSTED_CERTIFICATE: &str = "apisix.ssl.ssl_trusted_certificate";
 /// Id of the setting that holds the key of the audit log.
 pub const AUDIT_KEY: &str = "claviger.audit.key";
 
+/// Id of the setting that holds the keys of session tickets.
+pub const TICKET_KEYS: &str = "claviger.tls.session_tickets.keys";
+
 /// Start of the id of a plugin's static settings; the plugin's name follows.
 pub const PLUGIN_ATTR: &str = "plugin_attr.";
 
@@ -28,8 +31,9 @@ pub const PLUGIN_ATTR: &str = "plugin_attr.";
 pub struct Declared {
     /// `claviger.secrets.managers`. Resources may refer to them too.
     pub managers: Vec<Item<SecretConfig>>,
-    /// Settings that hold references, by dotted path: [`TRUSTED_CERTIFICATE`], [`AUDIT_KEY`], one
-    /// per plugin in `plugin_attr`, and `deployment.admin`.
+    /// Settings that hold references, by dotted path: [`TRUSTED_CERTIFICATE`], [`AUDIT_KEY`],
+    /// [`TICKET_KEYS`] where tickets are on, one per plugin in `plugin_attr`, and
+    /// `deployment.admin`.
     pub settings: Vec<Item<Value>>,
 }
 
@@ -131,9 +135,12 @@ fn settings_with_references(bootstrap: &Bootstrap) -> impl Iterator<Item = (Stri
     );
     let key = bootstrap.claviger.audit.key.clone();
     let key = key.map(|key| (AUDIT_KEY.to_owned(), Value::String(key)));
+    let tickets = bootstrap.ticket_keys();
+    let tickets = tickets.map(|keys| (TICKET_KEYS.to_owned(), Value::String(keys.to_owned())));
     let attrs = bootstrap.plugin_attr.as_map().iter();
     let attrs = attrs.map(|(plugin, attr)| (format!("{PLUGIN_ATTR}{plugin}"), attr.clone()));
-    let all = [trusted, admin].into_iter().chain(key).chain(attrs);
+    let own = key.into_iter().chain(tickets);
+    let all = [trusted, admin].into_iter().chain(own).chain(attrs);
     all.filter(|(_, value)| holds_reference(value))
 }
 
@@ -239,6 +246,7 @@ const RESOLVED: &[&str] = &[
     "deployment.admin",
     "claviger.secrets.managers",
     AUDIT_KEY,
+    TICKET_KEYS,
 ];
 
 /// Sections whose other texts are used as they stand; what nobody reads may hold anything.

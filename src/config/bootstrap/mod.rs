@@ -3,6 +3,7 @@
 //! Every setting has a default; the file's maps are merged over them, its lists replace them.
 
 mod apisix;
+mod ciphers;
 mod claviger;
 mod declared;
 mod listen;
@@ -22,10 +23,13 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 pub use apisix::{Apisix, Deployment, HttpRouter, SecretCacheSettings, SslSettings};
+pub use ciphers::CipherKeys;
 pub use claviger::{
     AuditSettings, Claviger, Limits, LogSettings, ReadyWhen, SecretSettings, ThrottleConfig,
 };
-pub use declared::{AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CERTIFICATE};
+pub use declared::{
+    AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TICKET_KEYS, TRUSTED_CERTIFICATE,
+};
 pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};
 pub use plugin_attr::PluginAttr;
@@ -205,6 +209,13 @@ impl Bootstrap {
             .with_file_name(format!("apisix{profile}.{extension}"))
     }
 
+    /// Reference to the keys of session tickets, where tickets are on and a fleet shares them.
+    #[must_use]
+    pub fn ticket_keys(&self) -> Option<&str> {
+        let keys = self.claviger.tls.session_tickets.keys.as_deref();
+        keys.filter(|_| self.apisix.ssl.enable && self.apisix.ssl.ssl_session_tickets)
+    }
+
     /// Traffic threads asked for; `None` is one per core.
     #[must_use]
     pub fn threads(&self) -> Option<usize> {
@@ -250,6 +261,13 @@ impl Bootstrap {
         });
         self.apisix
             .check_proxied(check, &self.claviger.proxy_protocol);
+        let tickets = &self.claviger.tls.session_tickets;
+        if tickets.keys.is_some() && self.ticket_keys().is_none() {
+            check.within(TICKET_KEYS, |check| {
+                let message = "has no effect while apisix.ssl.ssl_session_tickets is false";
+                check.warn(tickets.keys_at, "no-effect", message);
+            });
+        }
     }
 }
 

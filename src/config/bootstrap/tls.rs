@@ -6,7 +6,8 @@ use super::claviger::unknown;
 use super::units::duration;
 use super::{entries, set};
 use crate::config::check::Check;
-use crate::config::node::Node;
+use crate::config::node::{At, Node};
+use crate::config::resource::is_reference;
 
 /// `claviger.tls`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -42,8 +43,10 @@ impl Default for TlsExtras {
 pub struct TicketSettings {
     /// Reference to the keys that a fleet shares; `None` makes random ones per process.
     pub keys: Option<String>,
-    /// How long a random key makes tickets before the next one does. Default 12 h.
+    /// How long a random key makes tickets before the next one does. Default 12 h; at least 1 s.
     pub rotate: Duration,
+    /// Where `keys` stands.
+    pub(super) keys_at: At,
 }
 
 impl Default for TicketSettings {
@@ -51,6 +54,7 @@ impl Default for TicketSettings {
         Self {
             keys: None,
             rotate: Duration::from_secs(12 * 3600),
+            keys_at: At::default(),
         }
     }
 }
@@ -65,12 +69,35 @@ impl TlsExtras {
             ),
             "expiry_notice" => set(&mut self.expiry_notice, duration(check, &node)),
             "serve_expired" => set(&mut self.serve_expired, check.boolean(&node)),
-            "session_tickets" => entries(check, node, |check, key, node| match key {
-                "keys" => self.session_tickets.keys = check.text(node),
-                "rotate" => set(&mut self.session_tickets.rotate, duration(check, &node)),
-                _ => unknown(check, node.at),
-            }),
+            "session_tickets" => self.session_tickets.decode(check, node),
             _ => unknown(check, node.at),
         });
     }
 }
+
+impl TicketSettings {
+    fn decode(&mut self, check: &mut Check, node: Node) {
+        entries(check, node, |check, key, node| match key {
+            "keys" => {
+                self.keys_at = node.at;
+                self.keys = check.text(node);
+                if self.keys.as_deref().is_some_and(|keys| !is_reference(keys)) {
+                    let message =
+                        "expected a reference, such as $secret://vault/main/edge/tickets/keys";
+                    check.error(self.keys_at, "invalid-value", message);
+                }
+            }
+            "rotate" => {
+                let at = node.at;
+                let rotate = duration(check, &node);
+                if rotate.is_some_and(|rotate| rotate < SHORTEST_ROTATION) {
+                    check.error(at, "invalid-value", "expected at least 1s");
+                }
+                set(&mut self.rotate, rotate);
+            }
+            _ => unknown(check, node.at),
+        });
+    }
+}
+
+const SHORTEST_ROTATION: Duration = Duration::from_secs(1);

@@ -222,11 +222,12 @@ pub(super) fn host(check: &mut Check, node: Node) -> Option<String> {
     let at = node.at;
     let text = check.text(node)?;
     if !is_host_pattern(&text) {
-        check.error(
-            at,
-            "invalid-value",
-            "expected a host name, with or without a leading *",
-        );
+        let message = match text.is_ascii() {
+            true => "expected a host name, with or without a leading *",
+            // Clients ask for the name in this form, whatever people write.
+            false => "expected a host name in its ASCII form (xn--…), with or without a leading *",
+        };
+        check.error(at, "invalid-value", message);
         return None;
     }
     Some(text.to_ascii_lowercase())

@@ -2,20 +2,18 @@
 //! resumes on any of them. Knows no time limit; who calls it bounds it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use openssl::ssl::{
-    AlpnError, Ssl, SslAcceptor, SslAcceptorBuilder, SslMethod, SslOptions, SslSessionCacheMode,
-    select_next_proto,
-};
+use openssl::ssl::{AlpnError, Ssl, SslAcceptor, SslAcceptorBuilder, SslMethod, select_next_proto};
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::tls::SslStream;
 use pingora_core::protocols::tls::server::handshake_with_callback;
 
 use super::accept::Accept;
 use super::hello::Hello;
-use super::{CurrentNames, HandshakeError, RefusedHandshakes, TlsOptions, TlsSetupError};
-use crate::tls::{ffi, present};
+use super::{
+    CurrentNames, HandshakeError, RefusedHandshakes, TlsOptions, TlsSetupError, resumption,
+};
+use crate::tls::present;
 
 /// A connection after its handshake.
 pub type SecureStream = SslStream<L4Stream>;
@@ -40,12 +38,7 @@ impl Acceptor {
         let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
         present::settle(&mut context, options.ciphers.as_deref())
             .map_err(TlsSetupError::Ciphers)?;
-        if !options.session_tickets {
-            context.set_options(SslOptions::NO_TICKET);
-        }
-        context.set_session_cache_mode(SslSessionCacheMode::SERVER);
-        context.set_session_cache_size(SESSION_CACHE_SIZE);
-        ffi::set_session_lifetime(&mut context, SESSION_LIFETIME);
+        resumption::set_up(&mut context, &options)?;
         offer_protocols(&mut context, options.http2);
         let hello = Hello {
             names,
@@ -83,9 +76,3 @@ fn offer_protocols(context: &mut SslAcceptorBuilder, http2: bool) {
 /// As ALPN has them on the wire (RFC 7301 §3.1).
 const HTTP2_OR_HTTP1: &[u8] = b"\x02h2\x08http/1.1";
 const HTTP1: &[u8] = b"\x08http/1.1";
-
-/// Sessions kept for resumption; the oldest go first. OpenSSL's own default.
-const SESSION_CACHE_SIZE: i32 = 20 * 1024;
-
-/// APISIX 3.18: `ssl_session_timeout 10m`.
-const SESSION_LIFETIME: Duration = Duration::from_secs(600);

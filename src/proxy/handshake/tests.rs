@@ -55,7 +55,8 @@ struct Server {
 }
 
 impl Server {
-    fn start(authority: &Authority, options: TlsOptions, entries: Vec<SniEntry>) -> Self {
+    fn start(authority: &Authority, mut options: TlsOptions, entries: Vec<SniEntry>) -> Self {
+        options.sessions.get_or_insert_with(sessions);
         let names = Arc::new(ArcSwap::from_pointee(SniStore::build(entries)));
         let refused = Arc::new(RefusedHandshakes::default());
         let current = names.clone();
@@ -212,6 +213,11 @@ fn entry(patterns: &[&str], identity: Arc<TlsIdentity>) -> SniEntry {
 fn plain(authority: &Authority, id: &str, names: &[&str]) -> SniEntry {
     let leaf = leaf(authority, names, KeyKind::EcdsaP256);
     entry(names, identity(id, &[leaf], policy(id, &[])))
+}
+
+fn sessions() -> Arc<SessionCache> {
+    let clock = Arc::new(SystemClock);
+    Arc::new(SessionCache::new(SESSION_BYTES, SESSION_LIFETIME, clock))
 }
 
 fn authority() -> Authority {
@@ -389,13 +395,17 @@ fn an_item_that_cannot_serve_refuses_for_its_own_names_only() {
 #[test]
 fn sessions_resume_inside_a_name_and_never_across_names() {
     let ca = authority();
-    for session_tickets in [false, true] {
+    for with_tickets in [false, true] {
         let entries = vec![
             plain(&ca, "1", &["a.test", "*.a.test"]),
             plain(&ca, "2", &["b.test"]),
         ];
         let options = TlsOptions {
-            session_tickets,
+            tickets: with_tickets.then(|| {
+                let keys =
+                    TicketKeys::random(SESSION_LIFETIME, SESSION_LIFETIME, Arc::new(SystemClock));
+                Arc::new(keys.expect("random bytes"))
+            }),
             ..TlsOptions::default()
         };
         let server = Server::start(&ca, options, entries);
@@ -405,7 +415,7 @@ fn sessions_resume_inside_a_name_and_never_across_names() {
             assert!(first.contains("resumed: false"), "{first}");
             let again =
                 |name| server.s_client(&["-servername", name, version, "-sess_in", "session"]);
-            let case = format!("{version} tickets {session_tickets}");
+            let case = format!("{version} tickets {with_tickets}");
             for (name, id) in [("b.test", "2"), ("x.a.test", "1")] {
                 let other = again(name);
                 assert!(other.contains("resumed: false"), "{case}: {other}");

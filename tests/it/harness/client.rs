@@ -90,7 +90,7 @@ impl Connection<SslStream<TcpStream>> {
     }
 
     /// Takes a stream whose handshake is done.
-    pub fn over_tls(stream: SslStream<TcpStream>) -> Self {
+    pub fn after_handshake(stream: SslStream<TcpStream>) -> Self {
         Self::over(stream)
     }
 

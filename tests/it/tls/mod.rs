@@ -13,7 +13,9 @@ mod inbound;
 mod names;
 mod on_demand;
 mod pairs;
+mod protocols;
 mod sessions;
+mod tickets;
 mod visitor;
 
 use std::io::{Read as _, Write as _};
@@ -168,6 +170,13 @@ fn curl(gateway: &Gateway, url_host: &str, args: &[&str]) -> (Option<i32>, Strin
 /// Waits until the log says so: a request is logged after its answer was sent.
 fn await_log(gateway: &Gateway, said: &str) {
     wait_until(said, || gateway.log().contains(said));
+}
+
+/// What the gateway says of itself, by the metric's name with its labels.
+fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
+    let page = gateway.metrics_page();
+    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
+    page.lines().find_map(value)
 }
 
 /// The `client` of an item: a CA, literal or reference, and further members.

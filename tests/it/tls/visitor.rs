@@ -140,7 +140,7 @@ impl<'a> Visitor<'a> {
     pub fn connect(self) -> Result<Visit, String> {
         let stream = self.ssl(b"\x08http/1.1").connect(tcp(self.addr));
         stream
-            .map(Connection::over_tls)
+            .map(Connection::after_handshake)
             .map_err(|error| error.to_string())
     }
 
