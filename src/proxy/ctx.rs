@@ -10,6 +10,7 @@ use super::held::HeldBody;
 use crate::plugins::{Chain, RequestState, Response, Scopes};
 use crate::snapshot::{CompiledRoute, Snapshot};
 use crate::telemetry::metrics::OpenRequest;
+use crate::tls::Forward;
 use crate::upstream::{Picked, Upstream};
 
 /// One request's context. Pingora makes it before it has read the request, so it starts empty.
@@ -29,6 +30,8 @@ pub struct Exchange {
     pub state: RequestState,
     /// Plugins by scope.
     pub scopes: Scopes,
+    /// What the upstream is told of the client's certificate, if one was verified.
+    pub forward_certificate: Forward,
     /// The matched route.
     pub route: Option<Arc<CompiledRoute>>,
     /// Where it goes.
@@ -65,6 +68,7 @@ impl Exchange {
             snapshot,
             state,
             scopes,
+            forward_certificate: Forward::Nothing,
             route: None,
             upstream: None,
             tried: SmallVec::new(),

@@ -139,6 +139,7 @@ impl Gateway {
             exchange.state.upstream_host = host.to_str().ok().map(Into::into);
             upstream_request.insert_header(header::HOST, host)?;
         }
+        Self::forward_certificate(upstream_request, exchange)?;
         self.forwarding_fields(session, upstream_request, exchange)
     }
 
@@ -313,7 +314,7 @@ fn received_host_value(head: &RequestHeader) -> Option<HeaderValue> {
 }
 
 /// The host the client asked for, with its port.
-fn received_host(head: &RequestHeader) -> Option<&str> {
+pub(super) fn received_host(head: &RequestHeader) -> Option<&str> {
     match head.headers.get(header::HOST) {
         Some(host) => host.to_str().ok(),
         None => head.uri.authority().map(http::uri::Authority::as_str),

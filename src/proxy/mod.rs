@@ -2,6 +2,7 @@
 //! could have decided at load.
 
 mod body;
+mod client_auth;
 pub mod ctx;
 pub mod drain;
 mod forward;

@@ -389,6 +389,7 @@ pub(super) fn edge_limits(bootstrap: &Bootstrap) -> EdgeLimits {
     let http = &bootstrap.nginx_config.http;
     EdgeLimits {
         max_connections: bootstrap.claviger.limits.connections,
+        handshake_timeout: bootstrap.claviger.tls.handshake_timeout,
         client_header_timeout: http.client_header_timeout,
         h2c: bootstrap.apisix.enable_http2,
     }

@@ -4,7 +4,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::client_auth;
+use super::client_auth::{self, ClientGuard};
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute;
@@ -14,8 +14,8 @@ use crate::config::Documents;
 use crate::config::resource::{Item, Pem, SslConfig, SslKind};
 use crate::secrets::{Reference, Secret};
 use crate::tls::{
-    CertifiedKey, IdentityState, Newest, PairError, Protocols, SniEntry, SniStore, TlsIdentity,
-    TlsPolicy, choose_pair,
+    CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocols, SniEntry, SniStore,
+    TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// A certificate that ends sooner than this deserves a warning.
@@ -31,6 +31,8 @@ pub(super) struct SslUnit {
     pub quarantined: bool,
     /// Protocols that clients were served over, in rehearsal.
     pub served: Option<Protocols>,
+    /// What is asked of clients; kept for the same reason.
+    pub clients: Option<ClientGuard>,
 }
 
 impl SslUnit {
@@ -54,10 +56,17 @@ pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
             }
         }
     }
-    if let Some(client) = &config.client
-        && Reference::is_reference(&client.ca)
-    {
-        found("client.ca", &client.ca);
+    if let Some(client) = &config.client {
+        if Reference::is_reference(&client.ca) {
+            found("client.ca", &client.ca);
+        }
+        if let Some(crl) = client
+            .crl
+            .as_deref()
+            .filter(|crl| Reference::is_reference(crl))
+        {
+            found("client.crl", crl);
+        }
     }
 }
 
@@ -87,6 +96,9 @@ pub(super) fn units(
         }
         if let Some(client) = &config.client {
             substitute::stamp_text(&client.ca, run.view, &mut stamp);
+            if let Some(crl) = &client.crl {
+                substitute::stamp_text(crl, run.view, &mut stamp);
+            }
         }
         built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
             run.count();
@@ -168,6 +180,7 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
         pairs: Vec::new(),
         quarantined: false,
         served: None,
+        clients: None,
     }
 }
 
@@ -189,9 +202,15 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
             pairs,
             quarantined: false,
             served: None,
+            clients: None,
         };
     }
-    let mut identity = identity(item, &pairs, scope);
+    let before = previous.and_then(|unit| unit.clients.as_ref());
+    let clients = client_auth::build(config, before, scope);
+    let auth = clients
+        .as_ref()
+        .map(|clients| clients.as_ref().map(|guard| &guard.auth));
+    let mut identity = identity(item, &pairs, auth.map_err(|()| ()), scope);
     identity.guards_clients = config.client.is_some();
     let settled = quarantine::settle(identity, previous, scope);
     let kept = previous.filter(|_| settled.keeps_pairs);
@@ -200,13 +219,15 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         pairs: kept.map_or(pairs, |kept| kept.pairs.clone()),
         quarantined: settled.quarantined,
         served: settled.served,
+        clients: clients.unwrap_or(None),
     }
 }
 
 fn identity(
     item: &Item<SslConfig>,
     pairs: &[Option<Arc<CertifiedKey>>],
-    scope: &mut Scope<'_>,
+    clients: Result<Option<&Arc<ClientAuth>>, ()>,
+    scope: &Scope<'_>,
 ) -> TlsIdentity {
     let config = &item.value;
     let id = Arc::clone(&item.id);
@@ -216,18 +237,19 @@ fn identity(
         &config.ssl_protocols
     };
     let protocols = Protocols::parse(names.iter().map(String::as_str)).unwrap_or_default();
-    let refused = |reason: &str, id| {
-        TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0))
+    let policy = |clients: Option<&Arc<ClientAuth>>| {
+        TlsPolicy::new(&item.id, protocols, clients.cloned(), 0)
     };
-    let client = match client_auth::build(config, scope) {
-        Ok(client) => client,
-        Err(()) => return refused("client verification cannot be set up", id),
+    let Ok(clients) = clients else {
+        return TlsIdentity::refused(id, "client verification cannot be set up", policy(None));
     };
-    // One unresolved pair refuses the whole item (`spec/01` §5.3).
+    // One unresolved pair refuses the whole item (`spec/01` §5.3). Connections that stand are held
+    // to the same clients.
     let Some(pairs) = pairs.iter().cloned().collect::<Option<Vec<_>>>() else {
-        return refused("a certificate or key has no usable value", id);
+        let reason = "a certificate or key has no usable value";
+        return TlsIdentity::refused(id, reason, policy(clients));
     };
-    TlsIdentity::serving(id, pairs, TlsPolicy::new(&item.id, protocols, client, 0))
+    TlsIdentity::serving(id, pairs, policy(clients))
 }
 
 /// Chooses what serves of a pair declared in these fields: the newest values, or the pair of before

@@ -4,12 +4,14 @@
     reason = "foreign functions; each call says why it is sound"
 )]
 
-use std::ffi::{c_int, c_long, c_uint};
+use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use std::time::Duration;
 
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslStream};
+use openssl::x509::store::X509StoreBuilderRef;
+use openssl::x509::{X509CrlRef, X509NameRef};
 use openssl_sys as sys;
 use pingora_core::tls::ext;
 
@@ -18,6 +20,13 @@ unsafe extern "C" {
     fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
     fn SSL_clear_options(ssl: *mut sys::SSL, options: u64) -> u64;
     fn SSL_CTX_set_timeout(ctx: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
+    fn X509_STORE_add_crl(store: *mut sys::X509_STORE, crl: *mut sys::X509_CRL) -> c_int;
+    fn X509_NAME_print_ex(
+        out: *mut sys::BIO,
+        name: *const sys::X509_NAME,
+        indent: c_int,
+        flags: c_ulong,
+    ) -> c_int;
 }
 
 /// Content of the `server_name` extension of the ClientHello being handled, if it has one.
@@ -81,6 +90,70 @@ pub fn set_session_lifetime(context: &mut SslContextBuilder, lifetime: Duration)
         SSL_CTX_set_timeout(context.as_ptr(), seconds);
     }
 }
+
+/// A client whose certificates, chain and all, take more bytes than this is refused with an alert.
+pub fn set_max_certificates(ssl: &mut SslRef, bytes: u16) {
+    // SAFETY: `ssl` is live and borrowed mutably; the call stores one number.
+    unsafe {
+        sys::SSL_ctrl(
+            ssl.as_ptr(),
+            SET_MAX_CERT_LIST,
+            c_long::from(bytes),
+            std::ptr::null_mut(),
+        );
+    }
+}
+
+/// Lets the store know what was revoked.
+///
+/// # Errors
+/// OpenSSL refused.
+pub fn add_crl(store: &mut X509StoreBuilderRef, crl: &X509CrlRef) -> Result<(), ErrorStack> {
+    // SAFETY: both are live, the store borrowed mutably; OpenSSL takes a share of the list.
+    let done = unsafe { X509_STORE_add_crl(store.as_ptr(), crl.as_ptr()) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// A distinguished name as RFC 2253 writes it, which is what nginx's variables show: last part
+/// first, everything but printable ASCII escaped.
+///
+/// # Errors
+/// OpenSSL refused.
+pub fn name_rfc2253(name: &X509NameRef) -> Result<String, ErrorStack> {
+    // SAFETY: the buffer is made here, checked, and freed below on every way out; `name` is live.
+    // The bytes OpenSSL points to belong to the buffer and are copied before it is freed.
+    unsafe {
+        let out = sys::BIO_new(sys::BIO_s_mem());
+        if out.is_null() {
+            return Err(ErrorStack::get());
+        }
+        let printed = X509_NAME_print_ex(out, name.as_ptr(), 0, XN_FLAG_RFC2253);
+        let mut data: *mut c_char = std::ptr::null_mut();
+        let length = sys::BIO_get_mem_data(out, &raw mut data);
+        let text = match usize::try_from(length) {
+            Ok(length) if printed >= 0 && !data.is_null() => {
+                let bytes = std::slice::from_raw_parts(data.cast::<u8>(), length);
+                Ok(String::from_utf8_lossy(bytes).into_owned())
+            }
+            // A name without any part has no bytes.
+            Ok(0) if printed >= 0 => Ok(String::new()),
+            _ => Err(ErrorStack::get()),
+        };
+        sys::BIO_free_all(out);
+        text
+    }
+}
+
+/// OpenSSL's `SSL_CTRL_SET_MAX_CERT_LIST`.
+const SET_MAX_CERT_LIST: c_int = 51;
+
+/// OpenSSL's `XN_FLAG_RFC2253`: `ASN1_STRFLGS_RFC2253`, separator `,` and `+`, reversed, short
+/// names, unknown fields dumped.
+const XN_FLAG_RFC2253: c_ulong = 0x0111_0317;
 
 /// TLS extension type `server_name` (RFC 6066 §3).
 const SERVER_NAME: c_uint = 0;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use openssl::sha::Sha256;
 use openssl::ssl::SslVersion;
 
-use super::client_auth::ClientAuth;
+use super::client_auth::{ClientAuth, Forward};
 
 /// A protocol version clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -143,6 +143,8 @@ impl TlsPolicy {
         digest.update(&[protocols.0, u8::from(client.is_some())]);
         if let Some(client) = &client {
             digest.update(client.digest());
+            // A session that need not have presented anything opens nothing that must have.
+            digest.update(&[u8::from(client.is_enforced_in_handshake())]);
         }
         digest.update(&generation.to_be_bytes());
         Self {
@@ -162,6 +164,14 @@ impl TlsPolicy {
     #[must_use]
     pub fn client(&self) -> Option<&Arc<ClientAuth>> {
         self.client.as_ref()
+    }
+
+    /// Whether sessions may resume: not where upstreams are told of the client's chain, which no
+    /// session keeps.
+    #[must_use]
+    pub fn allows_resumption(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_none_or(|client| client.forward() != Forward::Chain)
     }
 
     /// Session id context for `name`: a session resumes under the same policy **and** name only,

@@ -35,14 +35,14 @@ pub fn settle(context: &mut SslContextBuilder, ciphers: Option<&str>) -> Result<
     Ok(())
 }
 
-/// Holds a handshake to the policy; sessions of another `context` do not resume in it. To be called
-/// when the client's hello is at hand and neither version nor resumption was decided.
+/// Holds a handshake for `name` to the policy. To be called when the client's hello is at hand and
+/// neither version nor resumption was decided.
 ///
 /// # Errors
 /// OpenSSL refused; the handshake must not go on.
-pub fn hold_to(ssl: &mut SslRef, policy: &TlsPolicy, context: &[u8; 32]) -> Result<(), ErrorStack> {
+pub fn hold_to(ssl: &mut SslRef, policy: &TlsPolicy, name: &str) -> Result<(), ErrorStack> {
     set_protocols(ssl, policy.protocols())?;
-    ffi::set_session_context(ssl, context)?;
+    ffi::set_session_context(ssl, &session_context(policy, name)?)?;
     if let Some(client) = policy.client() {
         client.require(ssl)?;
     }
@@ -74,6 +74,16 @@ fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
         ext::ssl_add_chain_cert(ssl, link)?;
     }
     Ok(())
+}
+
+/// What a session must have been made under to resume here. Where none may, nobody can tell.
+fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+    if policy.allows_resumption() {
+        return Ok(policy.session_context(name));
+    }
+    let mut once = [0; 32];
+    openssl::rand::rand_bytes(&mut once)?;
+    Ok(once)
 }
 
 fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {

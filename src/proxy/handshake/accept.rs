@@ -11,7 +11,7 @@ use pingora_core::protocols::tls::TlsRef;
 
 use super::hello::ChosenIndex;
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::{IdentityState, present};
+use crate::tls::{IdentityState, Presented, present};
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -48,7 +48,11 @@ impl TlsAccept for Accept {
             protocol: ssl.version_str(),
             cipher: Cow::Borrowed(cipher),
             ssl_id: chosen.identity.id.clone(),
-            client_verified: chosen.identity.policy.client().is_some(),
+            client: chosen
+                .identity
+                .policy
+                .client()
+                .map(|auth| Presented::read(ssl, auth)),
             resumed: ssl.session_reused(),
         })))
     }

@@ -64,7 +64,9 @@ impl Hello {
         let identity = self.find(sni)?;
         if let IdentityState::Refused { reason } = &identity.state {
             self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
-            log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
+            let id = &identity.id;
+            self.refused
+                .say(format_args!("ssl {id} refuses handshakes: {reason}"));
             return Err(SslAlert::INTERNAL_ERROR);
         }
         let fallback = self.options.fallback_sni.as_deref();
@@ -105,7 +107,9 @@ impl Hello {
             let found = fallback.and_then(|name| names.find(name));
             return found.cloned().ok_or_else(|| {
                 self.refused.no_name.fetch_add(1, Ordering::Relaxed);
-                log::warn!("failed to find SNI: the client sent none and no fallback serves it");
+                self.refused.say(format_args!(
+                    "failed to find SNI: the client sent none and no fallback serves it"
+                ));
                 SslAlert::UNRECOGNIZED_NAME
             });
         };
@@ -116,15 +120,16 @@ impl Hello {
         let found = fallback.and_then(|name| names.find(name));
         found.cloned().ok_or_else(|| {
             self.refused.unknown_name.fetch_add(1, Ordering::Relaxed);
-            log::warn!("failed to find any SSL certificate by SNI: {sni}");
+            self.refused.say(format_args!(
+                "failed to find any SSL certificate by SNI: {sni}"
+            ));
             SslAlert::UNRECOGNIZED_NAME
         })
     }
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        let policy = &chosen.identity.policy;
-        present::hold_to(ssl, policy, &policy.session_context(&chosen.served_as))?;
+        present::hold_to(ssl, &chosen.identity.policy, &chosen.served_as)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }

@@ -1,9 +1,9 @@
-use std::time::Instant;
+use std::time::Duration;
 
 use super::*;
 use crate::secrets::Secret;
 use crate::tls::dev::{Authority, KeyKind, LeafOptions};
-use crate::tls::{CaBundle, ClientAuth};
+use crate::tls::{CaBundle, ClientAuth, ClientRules};
 
 const KINDS: [KeyKind; 4] = [
     KeyKind::EcdsaP256,
@@ -151,7 +151,7 @@ fn a_name_that_requires_a_certificate_of_clients_must_turn_the_rehearsal_away() 
     let authority = Authority::new().expect("authority");
     let ca = authority.cert_pem().expect("pem");
     let bundle = CaBundle::parse(ca.as_bytes()).expect("bundle");
-    let client = Arc::new(ClientAuth::build(bundle, 1).expect("store"));
+    let client = Arc::new(ClientAuth::build(ClientRules::new(bundle)).expect("store"));
     for kind in KINDS {
         let policy = policy(&["TLSv1.2", "TLSv1.3"], Some(client.clone()));
         let rehearsed = rehearse(None, &[pair(&authority, kind)], &policy);
@@ -162,6 +162,13 @@ fn a_name_that_requires_a_certificate_of_clients_must_turn_the_rehearsal_away() 
     let rsa_only = Some("ECDHE-RSA-AES128-GCM-SHA256");
     let rehearsed = rehearse(rsa_only, &[pair(&authority, KeyKind::EcdsaP256)], &guarded);
     assert_eq!(rehearsed.served(), None);
+}
+
+/// Time this thread was on a core, both ends of the handshake alike.
+fn on_core() -> Duration {
+    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
+    Duration::from_nanos(nanos.expect("a number"))
 }
 
 /// Printed, not judged: `cargo test --lib cost_of_a_rehearsal -- --ignored --nocapture`.
@@ -175,12 +182,12 @@ fn the_cost_of_a_rehearsal() {
         let pairs = [pair(&authority, kind)];
         for version in ["TLSv1.2", "TLSv1.3"] {
             let policy = policy(&[version], None);
-            let began = Instant::now();
+            let began = on_core();
             for _ in 0..ROUNDS {
                 let rehearsed = rehearsal.rehearse(&pairs, &policy);
                 assert_eq!(failures(&rehearsed.expect("openssl begins")), NOTHING);
             }
-            println!("{kind:?} {version}: {:?}", began.elapsed() / ROUNDS);
+            println!("{kind:?} {version}: {:?}", (on_core() - began) / ROUNDS);
         }
     }
 }

@@ -68,7 +68,7 @@ fn a_handshake_ends_with_what_it_was_begun_with() {
     let clients = Authority::named("clients").expect("authority");
     let bundle = clients.cert_pem().expect("pem");
     let bundle = CaBundle::parse(bundle.as_bytes()).expect("bundle");
-    let client = Arc::new(ClientAuth::build(bundle, 1).expect("store"));
+    let client = Arc::new(ClientAuth::build(ClientRules::new(bundle)).expect("store"));
     let generation = |id: &str, policy| {
         let leaf = leaf(&ca, &["a.test"], KeyKind::EcdsaP256);
         entry(&["a.test"], identity(id, &[leaf], policy))

@@ -29,6 +29,8 @@ const LATEST: Duration = Duration::from_secs(6);
 const SLOWEST: Duration = Duration::from_secs(5);
 /// Growth of the process after its first seconds. What a thousand pairs leak is more.
 const GROWTH_KIB: u64 = 20 * 1024;
+/// Type of HTTP/2 frames (RFC 9113 §6.2).
+const HEADERS: u8 = 1;
 /// When the process is as large as it gets.
 const WARM: Duration = Duration::from_secs(8);
 
@@ -130,6 +132,8 @@ fn a_storm_of_rotations_fails_no_handshake() {
     assert!(quantile(100) < SLOWEST, "{:?}", quantile(100));
     assert!(after < warm + GROWTH_KIB, "{warm} KiB, then {after} KiB");
     assert_eq!(metric(&gateway, "claviger_tls_quarantined"), Some(0.0));
+    let failed = "claviger_tls_handshakes_total{result=\"failed\"}";
+    assert_eq!(metric(&gateway, failed), Some(0.0));
     let log = gateway.log();
     let errors = log.lines().filter(|line| line.contains(" ERROR "));
     assert_eq!(errors.collect::<Vec<_>>(), [""; 0]);
@@ -372,7 +376,6 @@ fn http2(stream: &mut SslStream<TcpStream>, host: &str) -> String {
         let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
         let mut content = vec![0; length as usize];
         stream.read_exact(&mut content).expect("a whole frame");
-        const HEADERS: u8 = 1;
         if frame[3] == HEADERS {
             // Past changes of the table's size: index 8 is `:status: 200`.
             let first = content.iter().find(|byte| **byte & 0xe0 != 0x20);
