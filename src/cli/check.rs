@@ -81,7 +81,10 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
         .unwrap_or_else(|| bootstrap.resources_path());
     match Checked::new(&bootstrap, &resources, args.asking())? {
         Checked::Unparsable(diagnostic) => findings.push(diagnostic),
-        Checked::Compiled(compiled) => findings.extend(compiled.diagnostics()),
+        Checked::Compiled(compiled) => {
+            compiled.tell_unasked()?;
+            findings.extend(compiled.diagnostics());
+        }
     }
     report(&findings)
 }
@@ -148,6 +151,21 @@ impl Compiled {
             files.then_with(|| place(a).cmp(&place(b)))
         });
         self.managers.iter().cloned().chain(all).collect()
+    }
+
+    /// Which references were not asked about though all should be.
+    fn tell_unasked(&self) -> std::io::Result<()> {
+        let mut out = std::io::stdout().lock();
+        let unasked = graph::on_demand(&self.documents).into_iter();
+        for one in unasked.filter(|_| self.probes.is_some()) {
+            let (object, field) = (&one.object, &one.field);
+            writeln!(
+                out,
+                "{object} {field}: {}: on demand: not asked",
+                one.reference
+            )?;
+        }
+        Ok(())
     }
 
     /// What the managers said no to. Managers' own fields are told where they are declared.

@@ -74,6 +74,8 @@ struct Explained<'a> {
     compiled: &'a Compiled,
     managers: Vec<Manager<'a>>,
     references: Vec<(&'a ProbeReport, Vec<&'a Use>)>,
+    /// References of which there is one for each name that clients ask for.
+    on_demand: Vec<Use>,
     /// Everything was asked for.
     whole: bool,
 }
@@ -109,6 +111,8 @@ impl<'a> Explained<'a> {
         let named = references
             .iter()
             .filter_map(|(report, _)| manager_of(&report.reference));
+        let mut on_demand = graph::on_demand(&compiled.documents);
+        on_demand.retain(|one| wanted(&one.reference, &[one]));
         let mut named: BTreeSet<&str> = named.filter(|id| *id != "env").collect();
         let declared = compiled.documents.secrets.iter().map(|item| &*item.id);
         named.extend(declared.filter(|id| {
@@ -120,12 +124,13 @@ impl<'a> Explained<'a> {
             compiled,
             managers: named.into_iter().map(manager).collect(),
             references,
+            on_demand,
             whole: about.is_none(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.managers.is_empty() && self.references.is_empty()
+        self.managers.is_empty() && self.references.is_empty() && self.on_demand.is_empty()
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -144,6 +149,16 @@ impl<'a> Explained<'a> {
                 )?;
             }
         }
+        for one in &self.on_demand {
+            writeln!(out, "{}", one.reference)?;
+            writeln!(out, "  on demand: not asked")?;
+            let consequence = one.consequence;
+            let (object, field) = (&one.object, &one.field);
+            writeln!(
+                out,
+                "  used by {object} {field} (without it: {consequence})"
+            )?;
+        }
         if !self.whole {
             return Ok(());
         }
@@ -159,6 +174,12 @@ impl<'a> Explained<'a> {
             "managers": self.managers.iter().map(Manager::json).collect::<Vec<_>>(),
             "references": references.map(|(report, uses)| reference_json(report, uses))
                 .collect::<Vec<_>>(),
+            "on_demand": self.on_demand.iter().map(|one| json!({
+                "reference": &*one.reference,
+                "object": &*one.object,
+                "field": one.field,
+                "without": one.consequence,
+            })).collect::<Vec<_>>(),
         });
         if self.whole {
             json["objects"] = json!(self.counts());

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub struct TlsInfo {
     pub client: Option<Presented>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// Set once a request finds that the connection can serve no further one; it ends then.
+    pub spent: AtomicBool,
 }
 
 /// The request line before a plugin rewrote it.

@@ -2,6 +2,7 @@
 //! that is guarded by them, what a request knows of its client, and what its upstream is told.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::HeaderValue;
 use pingora_error::{Error, ErrorType, Result};
@@ -54,6 +55,9 @@ impl Gateway {
             return Ok(());
         }
         self.settings.metrics.own().refused("client_certificate");
+        if matches!(refusal, Refusal::Outdated) {
+            tls.spent.store(true, Ordering::Relaxed);
+        }
         Err(refusal.into_error(&tls, host))
     }
 

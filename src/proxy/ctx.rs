@@ -48,6 +48,14 @@ pub struct Exchange {
     pub upgrade: bool,
     /// A body filter exists in some scope.
     pub filters_body: bool,
+    /// The node of the present attempt must speak HTTP/2.
+    pub http2_only: bool,
+    /// Something of the request may have been sent in the present attempt.
+    pub sent: bool,
+    /// How often a node turned the request away unlooked at.
+    pub turned_away: u8,
+    /// A node has asked for HTTP/1.1.
+    pub http1: bool,
     /// Whether the upstream's response head was received.
     pub response_started: bool,
     /// Head of an upstream's response without a body, to be answered by us since a filter may
@@ -77,6 +85,10 @@ impl Exchange {
             refusal: None,
             upgrade: false,
             filters_body: false,
+            http2_only: false,
+            sent: false,
+            turned_away: 0,
+            http1: false,
             response_started: false,
             hollow: None,
         }

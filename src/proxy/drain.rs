@@ -18,7 +18,7 @@
 //!
 //! [`ShutdownSignalWatch::recv`]: pingora_core::server::ShutdownSignalWatch::recv
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +30,7 @@ use crate::telemetry::metrics::{ConnectionCounts, Connections};
 /// Counts connections and stops them in order.
 pub struct Drain {
     connections: Arc<Connections>,
+    begun: AtomicBool,
     stop: watch::Sender<bool>,
     /// Never read, so that its clones see a stop that came before they were made.
     stopped: ShutdownWatch,
@@ -46,6 +47,7 @@ impl Drain {
         let (stop, stopped) = watch::channel(false);
         Self {
             connections,
+            begun: AtomicBool::new(false),
             stop,
             stopped,
             handed_over: watch::Sender::new(false),
@@ -64,11 +66,12 @@ impl Drain {
     /// Whether [`Self::begin`] was called: readiness says no from then on.
     #[must_use]
     pub fn is_draining(&self) -> bool {
-        *self.stop.borrow()
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Stops accepting and asks connections to end. Calling it again changes nothing.
     pub fn begin(&self) {
+        self.begun.store(true, Ordering::Release);
         self.stop.send_replace(true);
     }
 

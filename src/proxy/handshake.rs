@@ -1,6 +1,6 @@
 //! The TLS handshake: which identity serves the name a client asked for. Reads the current names
-//! once per handshake, waits for nothing, and never presents a certificate for a name that no
-//! item declares.
+//! once per handshake, waits for nothing but the first handshake of a name on demand, and never
+//! presents a certificate for a name that no item declares.
 //!
 //! Everything that depends on the name is decided in OpenSSL's client-hello callback, because
 //! only there the protocol range can still change and resumption has not been decided yet. What

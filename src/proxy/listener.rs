@@ -7,6 +7,8 @@
 
 mod arrival;
 mod http2;
+mod in_flight;
+mod proxied;
 mod service;
 
 use std::sync::Arc;
@@ -25,7 +27,9 @@ use super::header_deadline::{self, HeaderDeadline};
 pub use super::header_deadline::{header_seen, request_done};
 use crate::clock::Clock;
 use crate::telemetry::LineBudget;
-use crate::telemetry::metrics::HandshakeCounts;
+use crate::telemetry::metrics::{HandshakeCounts, ProxiedCounts};
+pub use in_flight::PerAddress;
+pub use proxied::ProxySenders;
 pub use service::EdgeService;
 
 /// Bounds on what clients may hold open.
@@ -34,7 +38,8 @@ pub struct EdgeLimits {
     /// Connections open at once, over all listeners of one [`Drain`]; the next one is closed.
     /// Zero: no limit.
     pub max_connections: usize,
-    /// For a whole TLS handshake, from the connection's first moment. Zero: no bound.
+    /// For the PROXY protocol's header and the TLS handshake together, from the connection's first
+    /// moment. Zero: no bound.
     pub handshake_timeout: Duration,
     /// For a whole request head: the first from the moment the connection is ready for it, later
     /// ones from their first byte. Zero: no bound.
@@ -61,6 +66,10 @@ pub struct EdgeParts {
     pub drain: Arc<Drain>,
     /// Counts handshakes.
     pub handshakes: Arc<HandshakeCounts>,
+    /// Bounds handshakes per client address.
+    pub per_address: PerAddress,
+    /// Counts headers of the PROXY protocol.
+    pub proxied: Arc<ProxiedCounts>,
     /// Bounds the log lines of connections that fail.
     pub lines: Arc<LineBudget>,
     /// Tells how long a handshake took.
@@ -70,8 +79,16 @@ pub struct EdgeParts {
 /// What the connections of a listener begin with.
 #[derive(Clone, Default)]
 pub struct Entrance {
+    /// A header of the PROXY protocol, from one of these; `None` is no header.
+    pub proxied: Option<Arc<ProxySenders>>,
     /// A handshake with this; `None` is plain text.
     pub tls: Option<Arc<Acceptor>>,
+}
+
+impl Entrance {
+    const fn is_plain(&self) -> bool {
+        self.proxied.is_none() && self.tls.is_none()
+    }
 }
 
 /// An application behind the edge's limits.

@@ -1,9 +1,11 @@
 //! Resolves references to secrets, keeps the values in memory, refreshes them in the background.
 //! Never hands out a value that did not come from its manager; in particular never the text of a
 //! reference. Nothing here is awaited on a request's or a handshake's path: those read a [`View`].
+//! (Handshakes for names on demand wait for a task that waits for a [`Demand`], and not for long.)
 
 mod again;
 mod cache;
+mod demand;
 mod fetch;
 mod install;
 pub mod manager;
@@ -33,6 +35,7 @@ use fetch::{Runner, Tending};
 use state::State;
 
 pub use again::Again;
+pub use demand::{Answered, Demand, DemandId, Interest, Lack};
 pub use probe::{Presumed, ProbeFault, ProbeReport};
 pub use reference::Reference;
 pub use report::{CircuitState, LoginReport, ManagerReport, ReferenceReport, ReferenceState};
@@ -51,6 +54,8 @@ pub struct Secrets {
     settled: Notify,
     /// Something is due earlier than the loop expects.
     wake: Notify,
+    /// Demands have answers.
+    answers: Notify,
 }
 
 /// The guard of a manager's watch, once there is one. Both end when it is dropped.
@@ -79,6 +84,7 @@ impl Secrets {
             changed: watch::Sender::new(0),
             settled: Notify::new(),
             wake: Notify::new(),
+            answers: Notify::new(),
         })
     }
 
@@ -111,6 +117,8 @@ impl Secrets {
     /// When dropped, the references are in use nevertheless and are shown.
     pub async fn ensure(self: &Arc<Self>, references: &BTreeSet<Arc<str>>, wait: Duration) -> View {
         let hold = Hold::new(self, references);
+        // Managers that were replaced answered for their demands.
+        self.answers.notify_one();
         self.deliver();
         self.pump();
         // The loop starts what runs beside new managers.
@@ -236,6 +244,9 @@ impl Secrets {
         drop(state);
         self.deliver();
         self.settled.notify_waiters();
+        if job.on_demand {
+            self.answers.notify_one();
+        }
         self.wake();
     }
 
@@ -274,6 +285,9 @@ impl Secrets {
     }
 
     fn publish(&self, state: &mut State) {
+        if state.has_answered() {
+            self.answers.notify_one();
+        }
         if state.publish() {
             self.changed
                 .send_modify(|count| *count = count.wrapping_add(1));

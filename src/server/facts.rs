@@ -10,6 +10,8 @@ use crate::proxy::handshake::RefusedHandshakes;
 use crate::reload::{SnapshotCell, Status};
 use crate::secrets::{CircuitState, LoginReport, ManagerReport, ReferenceState, Secrets};
 use crate::telemetry::metrics::{Collect, Kind, Page, SecretFacts, write_secret_facts};
+use crate::tls::IdentityState;
+use crate::tls::on_demand::Tally;
 
 /// Asked at each scrape.
 pub(super) struct Facts {
@@ -23,6 +25,7 @@ impl Collect for Facts {
     fn collect(&self, page: &mut Page) {
         self.configuration(page);
         self.certificates(page);
+        self.on_demand(page);
         write_secret_facts(page, &self.secret_facts());
         page.family(
             "claviger_handshakes_refused_total",
@@ -135,6 +138,100 @@ impl Facts {
         let certificates = snapshot.certificates.iter();
         let quarantined = certificates.filter(|certificate| certificate.quarantined);
         page.sample(&[], count(quarantined.count() as u64));
+    }
+
+    /// By item: names are the clients'.
+    fn on_demand(&self, page: &mut Page) {
+        type Gauge = (&'static str, &'static str, fn(&Tally) -> usize);
+        type Total = (&'static str, &'static str, fn(&Tally) -> u64);
+        let Some(snapshot) = self.cell.current() else {
+            return;
+        };
+        let identities = snapshot.names.identities().iter();
+        let items = identities.filter_map(|identity| match &identity.state {
+            IdentityState::OnDemand(names) => Some((&*identity.id, names.tally())),
+            _ => None,
+        });
+        let items: Vec<_> = items.collect();
+        if items.is_empty() {
+            return;
+        }
+        let gauges: [Gauge; 3] = [
+            (
+                "names",
+                "Names on demand with a certificate in memory.",
+                |tally| tally.names,
+            ),
+            (
+                "refused_names",
+                "Names on demand that are refused from memory.",
+                |tally| tally.refused,
+            ),
+            (
+                "waiting",
+                "Handshakes that wait for a certificate on demand.",
+                |tally| tally.waiting,
+            ),
+        ];
+        for (name, help, of) in gauges {
+            page.family(&format!("claviger_on_demand_{name}"), help, Kind::Gauge);
+            for (id, tally) in &items {
+                page.sample(&[("ssl", id)], count(of(tally) as u64));
+            }
+        }
+        let name = "claviger_on_demand_expiry_seconds";
+        let help =
+            "End of the certificate on demand in memory that ends first, in seconds since 1970.";
+        page.family(name, help, Kind::Gauge);
+        for (id, tally) in &items {
+            if let Some(end) = tally.not_after {
+                page.sample(&[("ssl", id)], unix(end));
+            }
+        }
+        let name = "claviger_on_demand_fetches_total";
+        page.family(
+            name,
+            "First fetches of names on demand, by result.",
+            Kind::Counter,
+        );
+        for (id, tally) in &items {
+            for (result, number) in tally.fetches {
+                page.sample(&[("ssl", id), ("result", result)], count(number));
+            }
+        }
+        let name = "claviger_on_demand_refusals_total";
+        page.family(
+            name,
+            "Handshakes for names on demand that were refused.",
+            Kind::Counter,
+        );
+        for (id, tally) in &items {
+            for (reason, number) in tally.refusals {
+                page.sample(&[("ssl", id), ("reason", reason)], count(number));
+            }
+        }
+        let totals: [Total; 2] = [
+            (
+                "changed",
+                "Times a name's certificate was replaced.",
+                |tally| tally.changed,
+            ),
+            (
+                "dropped",
+                "Names forgotten, unused or one too many.",
+                |tally| tally.dropped,
+            ),
+        ];
+        for (name, help, of) in totals {
+            page.family(
+                &format!("claviger_on_demand_{name}_total"),
+                help,
+                Kind::Counter,
+            );
+            for (id, tally) in &items {
+                page.sample(&[("ssl", id)], count(of(tally)));
+            }
+        }
     }
 
     /// Declared managers, and what references name besides: `env`, managers that are not declared,

@@ -30,13 +30,16 @@ use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
 use crate::proxy::handshake::{Acceptor, RefusedHandshakes, TlsSetupError};
-use crate::proxy::listener::{EdgeParts, EdgeService, Entrance};
+use crate::proxy::listener::{EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
-use crate::telemetry::metrics::{Collect, HandshakeCounts, MetricsConfig, MetricsConfigError};
+use crate::telemetry::metrics::{
+    Collect, HandshakeCounts, MetricsConfig, MetricsConfigError, ProxiedCounts,
+};
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
+use crate::tls::on_demand::Keeper;
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
@@ -107,7 +110,7 @@ pub fn run(
         Arc::clone(&clock),
     ));
     let access_log = settings::access_log(bootstrap)?;
-    let env = Arc::new(settings::compile_env(bootstrap, &metrics, &clock)?);
+    let mut env = settings::compile_env(bootstrap, &metrics, &clock)?;
     let observer = Arc::new(SecretObserver {
         metrics: Arc::clone(&metrics),
         audit: audit.clone(),
@@ -117,6 +120,9 @@ pub fn run(
         Arc::clone(&clock),
         observer,
     );
+    let (keeper, door) = Keeper::new(Arc::clone(&secrets), Arc::clone(&clock));
+    env.on_demand = door;
+    let env = Arc::new(env);
     let cell = Arc::new(SnapshotCell::new());
     let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
@@ -169,6 +175,7 @@ pub fn run(
                 looks,
                 watcher,
                 secrets: Arc::clone(&secrets),
+                keeper,
                 env,
                 look_again: look_again.clone(),
             })),
@@ -176,10 +183,14 @@ pub fn run(
     ));
     let handshakes = Arc::new(HandshakeCounts::default());
     metrics.register(Arc::clone(&handshakes) as Arc<dyn Collect>);
+    let proxied = Arc::new(ProxiedCounts::default());
+    metrics.register(Arc::clone(&proxied) as Arc<dyn Collect>);
     let parts = EdgeParts {
         limits: settings::edge_limits(bootstrap),
         drain: Arc::clone(&drain),
         handshakes,
+        per_address: PerAddress::new(bootstrap.claviger.tls.handshakes_per_address),
+        proxied,
         lines: Arc::clone(&refused.lines),
         clock: Arc::clone(&clock),
     };
@@ -292,9 +303,12 @@ fn edge(
     options.h2_idle_timeout = Some(bootstrap.nginx_config.http.keepalive_timeout);
     proxy.server_options = Some(options);
     let mut edge = EdgeService::new("proxy", proxy, parts);
-    edge.listen(&bootstrap.http_listeners(), Entrance::default());
-    let secure = bootstrap.https_listeners();
-    if !secure.is_empty() {
+    let senders = Arc::new(settings::proxy_senders(bootstrap));
+    let mut entrance = Entrance::default();
+    edge.listen(&bootstrap.http_listeners(), entrance.clone());
+    entrance.proxied = Some(Arc::clone(&senders));
+    edge.listen(&bootstrap.proxied_http_listeners(), entrance);
+    if bootstrap.apisix.ssl.enable {
         let names = Arc::clone(cell);
         let none = Arc::new(SniStore::default());
         let names = move || {
@@ -303,8 +317,13 @@ fn edge(
                 .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
         };
         let tls = settings::tls_options(bootstrap);
-        let tls = Some(Arc::new(Acceptor::build(Arc::new(names), tls, refused)?));
-        edge.listen(&secure, Entrance { tls });
+        let mut entrance = Entrance {
+            tls: Some(Arc::new(Acceptor::build(Arc::new(names), tls, refused)?)),
+            proxied: None,
+        };
+        edge.listen(&bootstrap.https_listeners(), entrance.clone());
+        entrance.proxied = Some(senders);
+        edge.listen(&bootstrap.proxied_https_listeners(), entrance);
     }
     Ok(edge)
 }
@@ -339,6 +358,7 @@ struct Work {
     looks: mpsc::Receiver<()>,
     watcher: Watcher,
     secrets: Arc<Secrets>,
+    keeper: Keeper,
     env: Arc<crate::snapshot::compile::CompileEnv>,
     look_again: mpsc::Sender<()>,
 }
@@ -370,6 +390,7 @@ impl BackgroundService for Loader {
 impl Work {
     async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
         let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
+        let keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
         self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
@@ -377,6 +398,7 @@ impl Work {
             () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
             () = self.env.resolver.run(shutdown) => {}
         }
+        keeper.abort();
         secrets.abort();
     }
 }

@@ -23,7 +23,7 @@ use crate::ip_set::IpSet;
 use crate::kept::Kept;
 use crate::plugins::{self, Throttle, ThrottleSettings};
 use crate::proxy::handshake::TlsOptions;
-use crate::proxy::listener::EdgeLimits;
+use crate::proxy::listener::{EdgeLimits, ProxySenders};
 use crate::proxy::{HeldBytes, ProxySettings};
 use crate::routing::RouterMode;
 use crate::sealed::Sealed;
@@ -35,6 +35,7 @@ use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Audit, Escape, LogFormat, Logger, Metrics};
 use crate::tls::Rehearsal;
+use crate::tls::on_demand::Door;
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
@@ -165,6 +166,7 @@ pub fn compile_env(
         clock: Arc::clone(clock),
         resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
         trust,
+        on_demand: Door::closed(Arc::clone(clock)),
     })
 }
 
@@ -395,6 +397,14 @@ pub(super) fn edge_limits(bootstrap: &Bootstrap) -> EdgeLimits {
     }
 }
 
+/// Who may send headers of the PROXY protocol.
+pub(super) fn proxy_senders(bootstrap: &Bootstrap) -> ProxySenders {
+    match &bootstrap.claviger.proxy_protocol.trusted {
+        None => ProxySenders::Anybody,
+        Some(nets) => ProxySenders::Only(IpSet::from_nets(nets.iter().copied())),
+    }
+}
+
 pub(super) fn tls_options(bootstrap: &Bootstrap) -> TlsOptions {
     let ssl = &bootstrap.apisix.ssl;
     TlsOptions {
@@ -410,7 +420,10 @@ pub(super) fn tls_options(bootstrap: &Bootstrap) -> TlsOptions {
 pub(super) fn addresses(bootstrap: &Bootstrap) -> Vec<(SocketAddr, bool)> {
     let shared = bootstrap.apisix.enable_reuseport;
     let edge = bootstrap.http_listeners().into_iter();
-    let edge = edge.chain(bootstrap.https_listeners());
+    let edge = edge
+        .chain(bootstrap.https_listeners())
+        .chain(bootstrap.proxied_http_listeners())
+        .chain(bootstrap.proxied_https_listeners());
     let metrics = metrics_export(bootstrap).map(|(address, _)| address);
     let admin = metrics.into_iter().chain(bootstrap.apisix.status);
     edge.map(|address| (address, shared))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::client_auth::{self, ClientGuard};
 use super::compile::{Compilation, Scope};
+use super::on_demand;
 use super::rest::AllUnits;
 use super::substitute;
 use super::unit::Units;
@@ -27,12 +28,12 @@ pub(super) struct SslUnit {
     pub identity: Option<Arc<TlsIdentity>>,
     /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
     pub pairs: Vec<Option<Arc<CertifiedKey>>>,
+    /// What is asked of clients; kept for the same reason.
+    pub clients: Option<ClientGuard>,
     /// Whether the newest values wait in quarantine while others serve.
     pub quarantined: bool,
     /// Protocols that clients were served over, in rehearsal.
     pub served: Option<Protocols>,
-    /// What is asked of clients; kept for the same reason.
-    pub clients: Option<ClientGuard>,
 }
 
 impl SslUnit {
@@ -48,7 +49,9 @@ impl SslUnit {
 
 /// Calls `found` with field and text of each reference of an item.
 pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
-    for (index, (cert, key)) in config.pairs.iter().enumerate() {
+    // Those of an item on demand are none before a client asks for a name.
+    let pairs = config.pairs.iter().enumerate();
+    for (index, (cert, key)) in pairs.filter(|_| config.on_demand.is_none()) {
         let [cert_field, key_field] = pair_fields(index);
         for (field, text) in [(cert_field, cert), (key_field, key)] {
             if Reference::is_reference(text) {
@@ -90,6 +93,7 @@ pub(super) fn units(
         let config = &item.value;
         let mut stamp = run.hasher();
         item.fingerprint.hash(&mut stamp);
+        on_demand::stamp(config, documents, &mut stamp);
         for (cert, key) in &config.pairs {
             substitute::stamp_text(cert, run.view, &mut stamp);
             substitute::stamp_text(key, run.view, &mut stamp);
@@ -178,19 +182,18 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
     SslUnit {
         identity: Some(Arc::new(identity)),
         pairs: Vec::new(),
+        clients: None,
         quarantined: false,
         served: None,
-        clients: None,
     }
 }
 
 fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>) -> SslUnit {
     let config = &item.value;
     let served = |index: usize| previous.and_then(|unit| unit.pairs.get(index)?.as_ref());
-    let pairs: Vec<_> = config
-        .pairs
-        .iter()
-        .enumerate()
+    let fetched = config.pairs.iter().enumerate();
+    let pairs: Vec<_> = fetched
+        .filter(|_| config.on_demand.is_none())
         .map(|(index, (cert, key))| {
             let fields = pair_fields(index);
             choose((cert, key), &fields, served(index), &config.snis, scope)
@@ -200,9 +203,9 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         return SslUnit {
             identity: None,
             pairs,
+            clients: None,
             quarantined: false,
             served: None,
-            clients: None,
         };
     }
     let before = previous.and_then(|unit| unit.clients.as_ref());
@@ -217,9 +220,9 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
     SslUnit {
         identity: Some(settled.identity),
         pairs: kept.map_or(pairs, |kept| kept.pairs.clone()),
+        clients: clients.unwrap_or(None),
         quarantined: settled.quarantined,
         served: settled.served,
-        clients: clients.unwrap_or(None),
     }
 }
 
@@ -227,12 +230,12 @@ fn identity(
     item: &Item<SslConfig>,
     pairs: &[Option<Arc<CertifiedKey>>],
     clients: Result<Option<&Arc<ClientAuth>>, ()>,
-    scope: &Scope<'_>,
+    scope: &mut Scope<'_>,
 ) -> TlsIdentity {
-    let config = &item.value;
+    let (config, run) = (&item.value, scope.run);
     let id = Arc::clone(&item.id);
     let names = if config.ssl_protocols.is_empty() {
-        &scope.run.env.ssl_protocols
+        &run.env.ssl_protocols
     } else {
         &config.ssl_protocols
     };
@@ -243,6 +246,15 @@ fn identity(
     let Ok(clients) = clients else {
         return TlsIdentity::refused(id, "client verification cannot be set up", policy(None));
     };
+    if let Some(settings) = &config.on_demand {
+        return match on_demand::build(item, settings, scope) {
+            Ok(names) => TlsIdentity::on_demand(id, names, policy(clients)),
+            Err(()) => {
+                let reason = "a certificate or key cannot be fetched";
+                TlsIdentity::refused(id, reason, policy(clients))
+            }
+        };
+    }
     // One unresolved pair refuses the whole item (`spec/01` §5.3). Connections that stand are held
     // to the same clients.
     let Some(pairs) = pairs.iter().cloned().collect::<Option<Vec<_>>>() else {

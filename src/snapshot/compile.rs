@@ -25,7 +25,7 @@ use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CaBundle, CertificateError, Rehearsal};
+use crate::tls::{CaBundle, CertificateError, Rehearsal, on_demand};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -60,6 +60,8 @@ pub struct CompileEnv {
     pub throttle: Option<Arc<Throttle>>,
     /// What servers that plugins call must prove, where the setting is no reference.
     pub trust: callout::Trust,
+    /// Where handshakes ask for certificates that are fetched on demand.
+    pub on_demand: on_demand::Door,
     /// Handshakes in memory, under the listeners' settings.
     pub rehearsal: Rehearsal,
 }

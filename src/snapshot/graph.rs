@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::certificates::pair_fields;
 use super::references::{self, Holder, Owner};
 use super::substitute::{Fault, Missing};
 use crate::config::Documents;
@@ -129,6 +130,28 @@ impl Graph {
         }
         map
     }
+}
+
+/// References of items whose certificates are fetched on demand: one for each name that a client asks
+/// for, so that none of them can be asked about before.
+#[must_use]
+pub fn on_demand(documents: &Documents) -> Vec<Use> {
+    let items = documents.ssls.iter();
+    let items = items.filter(|item| item.value.on_demand.is_some());
+    let uses = items.flat_map(|item| {
+        let pairs = item.value.pairs.iter().enumerate();
+        let halves =
+            pairs.flat_map(|(index, (cert, key))| pair_fields(index).into_iter().zip([cert, key]));
+        halves.map(|(field, reference)| Use {
+            object: format!("ssls/{}", item.id).into(),
+            field,
+            reference: reference.as_str().into(),
+            place: item.place.clone(),
+            required: item.value.enabled,
+            consequence: "the name is refused",
+        })
+    });
+    uses.collect()
 }
 
 /// Id of the manager a reference names; `env` for `$env://`.

@@ -9,6 +9,7 @@ pub mod compile;
 mod consumers;
 mod duplicates;
 pub mod graph;
+mod on_demand;
 mod plugins;
 mod quarantine;
 pub mod references;

@@ -98,9 +98,9 @@ fn fall_back(
     let older = unit.pairs.iter().cloned().collect::<Option<Vec<_>>>();
     if let Some(older) = older.filter(|older| !older.is_empty() && !same(older, pairs)) {
         const CONSEQUENCE: &str = "the pairs of before serve on";
-        // What is asked of clients may have changed in ways that a policy's identity does not tell.
-        let open = newest.policy.client().is_none();
-        if let Some(whole) = whole.filter(|_| open && unit.allows_as(newest)) {
+        if let Some(whole) =
+            whole.filter(|_| newest.policy.client().is_none() && unit.allows_as(newest))
+        {
             return Some((kept(Arc::clone(whole), unit.served), CONSEQUENCE));
         }
         if let Ok(rehearsed) = rehearse(newest, &older, expected, scope) {
@@ -146,7 +146,8 @@ impl SslUnit {
 fn pairs_of(identity: &TlsIdentity) -> Option<&[Arc<CertifiedKey>]> {
     match &identity.state {
         IdentityState::Serving { pairs } => Some(pairs),
-        IdentityState::Refused { .. } => None,
+        // What was fetched for a name is looked at then.
+        IdentityState::OnDemand(_) | IdentityState::Refused { .. } => None,
     }
 }
 

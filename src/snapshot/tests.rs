@@ -47,6 +47,7 @@ impl Bench {
                 hasher: ahash::RandomState::with_seed(1),
                 metrics: Arc::new(Metrics::new("apisix_")),
                 kept: Arc::new(Kept::new()),
+                on_demand: crate::tls::on_demand::Door::closed(Arc::clone(&clock)),
                 clock,
                 resolver: Arc::new(resolver.expect("nothing is asked yet")),
                 throttle: None,

@@ -19,6 +19,11 @@ unsafe extern "C" {
     fn SSL_set_session_id_context(ssl: *mut sys::SSL, context: *const u8, len: c_uint) -> c_int;
     fn SSL_set_options(ssl: *mut sys::SSL, options: u64) -> u64;
     fn SSL_clear_options(ssl: *mut sys::SSL, options: u64) -> u64;
+    fn SSL_SESSION_set1_id_context(
+        session: *mut sys::SSL_SESSION,
+        context: *const u8,
+        len: c_uint,
+    ) -> c_int;
     fn SSL_CTX_set_timeout(ctx: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
     fn X509_STORE_add_crl(store: *mut sys::X509_STORE, crl: *mut sys::X509_CRL) -> c_int;
     fn X509_NAME_print_ex(
@@ -66,6 +71,25 @@ pub fn ssl_of<S>(stream: &mut SslStream<S>) -> &mut SslRef {
 pub fn set_session_context(ssl: &mut SslRef, context: &[u8; 32]) -> Result<(), ErrorStack> {
     // SAFETY: `ssl` is live and borrowed mutably; OpenSSL copies the 32 bytes, its maximum.
     let done = unsafe { SSL_set_session_id_context(ssl.as_ptr(), context.as_ptr(), 32) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// The session that this handshake is making resumes under this context, whatever was said of the
+/// connection when the handshake began.
+///
+/// # Errors
+/// OpenSSL refused; the handshake must not go on.
+pub fn bind_session(ssl: &mut SslRef, context: &[u8; 32]) -> Result<(), ErrorStack> {
+    let Some(session) = ssl.session() else {
+        return Ok(());
+    };
+    // SAFETY: the session is live and the connection's own: `ssl` is borrowed mutably, and until the
+    // handshake is over it stands in no cache. OpenSSL copies the 32 bytes, its maximum.
+    let done = unsafe { SSL_SESSION_set1_id_context(session.as_ptr(), context.as_ptr(), 32) };
     if done == 1 {
         Ok(())
     } else {

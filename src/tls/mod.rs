@@ -1,5 +1,6 @@
 //! Certificates, which name they serve, and what a name allows. Knows OpenSSL's objects, but no
-//! connection and no secret manager: values come in, parsed pieces go out.
+//! connection and no secret manager: values come in, parsed pieces go out. [`on_demand`] alone asks
+//! for values, of names that clients asked for.
 #![deny(unsafe_code)]
 
 pub mod certificate;
@@ -7,6 +8,7 @@ pub mod client_auth;
 pub mod client_certificate;
 pub mod dev;
 pub mod ffi;
+pub mod on_demand;
 pub mod pair;
 pub mod policy;
 pub mod present;
@@ -19,6 +21,7 @@ pub mod sni_store;
 pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
 pub use client_auth::{ClientAuth, ClientRules, Forward};
 pub use client_certificate::ClientCertificate;
+pub use on_demand::OnDemand;
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
 pub use presented::{ClientVerdict, Presented, Standing};

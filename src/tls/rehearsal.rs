@@ -147,7 +147,7 @@ impl Rehearsal {
     /// OpenSSL refused the ciphers.
     pub fn new(ciphers: Option<&str>) -> Result<Self, ErrorStack> {
         let policy = Ssl::new_ex_index()?;
-        // As a listener's context begins.
+        // As Pingora's `TlsSettings::with_callbacks` begins.
         let mut server = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
         present::settle(&mut server, ciphers)?;
         server.set_session_cache_mode(SslSessionCacheMode::OFF);
@@ -261,8 +261,8 @@ fn hello(
     alert: &mut SslAlert,
 ) -> Result<ClientHelloResponse, ErrorStack> {
     let outcome = match ssl.ex_data(policy).cloned() {
-        // No session is kept, so that it does not matter whose it would be.
-        Some(policy) => present::hold_to(ssl, &policy, ""),
+        // No session is kept, so that it does not matter which may resume.
+        Some(policy) => present::hold_to(ssl, &policy, &[0; 32]),
         None => Err(ErrorStack::get()),
     };
     if outcome.is_err() {

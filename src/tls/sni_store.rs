@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::certificate::CertifiedKey;
+use super::on_demand::OnDemand;
 use super::policy::TlsPolicy;
 use super::sni::{MAX_NAME, lower_case};
 
 /// Whether an identity can serve.
-#[derive(Debug)]
 pub enum IdentityState {
     /// Pairs to install, one per kind of key; never empty.
     Serving {
         /// The pairs.
         pairs: Vec<Arc<CertifiedKey>>,
     },
+    /// Pairs are fetched for each name that a client asks for.
+    OnDemand(Box<OnDemand>),
     /// Every handshake for its names ends with an alert.
     Refused {
         /// Why, for the log. Names places, never a value.
@@ -52,6 +54,18 @@ impl TlsIdentity {
             id,
             state: IdentityState::Serving { pairs },
             not_after: Some(not_after),
+            guards_clients: policy.client().is_some(),
+            policy,
+        }
+    }
+
+    /// An identity whose names have pairs of their own.
+    #[must_use]
+    pub fn on_demand(id: Arc<str>, names: OnDemand, policy: TlsPolicy) -> Self {
+        Self {
+            id,
+            state: IdentityState::OnDemand(Box::new(names)),
+            not_after: None,
             guards_clients: policy.client().is_some(),
             policy,
         }

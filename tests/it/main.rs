@@ -28,6 +28,7 @@ mod managers;
 mod observability;
 mod plugins;
 mod protocols;
+mod proxy_protocol;
 mod quickstart;
 mod resolve;
 mod scale;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::listen::{Listen, listen, port, resolver, socket};
+use super::listen::{Listen, listen, resolver, socket};
+use super::proxy_protocol::{ProxyProtocol, ProxyProtocolExtras};
 use super::units::duration;
 use super::{entries, net, set, strings};
 use crate::config::check::Check;
@@ -150,15 +151,6 @@ impl Default for SecretCacheSettings {
     }
 }
 
-/// `apisix.proxy_protocol`: further listeners that expect the PROXY protocol.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct ProxyProtocol {
-    /// Plain HTTP behind the PROXY protocol.
-    pub listen_http_port: Option<u16>,
-    /// HTTPS behind the PROXY protocol.
-    pub listen_https_port: Option<u16>,
-}
-
 /// How routes are matched (`spec/00` §9.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum HttpRouter {
@@ -260,6 +252,12 @@ impl Default for Apisix {
 }
 
 impl Apisix {
+    pub(super) fn check_proxied(&self, check: &mut Check, own: &ProxyProtocolExtras) {
+        check.within("apisix.proxy_protocol", |check| {
+            self.proxy_protocol.check(check, self.ssl.enable, own);
+        });
+    }
+
     pub(super) fn decode(&mut self, check: &mut Check, node: Node) {
         entries(check, node, |check, key, node| match key {
             "node_listen" => set(&mut self.node_listen, listen(check, node)),
@@ -332,16 +330,6 @@ impl Apisix {
             "disable_upstream_healthcheck" => &mut self.disable_upstream_healthcheck,
             _ => return None,
         })
-    }
-}
-
-impl ProxyProtocol {
-    fn decode(&mut self, check: &mut Check, node: Node) {
-        entries(check, node, |check, key, node| match key {
-            "listen_http_port" => self.listen_http_port = port(check, &node),
-            "listen_https_port" => self.listen_https_port = port(check, &node),
-            _ => {}
-        });
     }
 }
 

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 
 use super::declared::{self, DeclaredManager};
 use super::nginx::{LEVELS, threads};
+use super::proxy_protocol::ProxyProtocolExtras;
 use super::tls::TlsExtras;
 use super::units::{duration, size};
 use super::{entries, net, set, strings};
@@ -36,6 +37,8 @@ pub struct Claviger {
     pub secrets: SecretSettings,
     /// TLS.
     pub tls: TlsExtras,
+    /// PROXY protocol.
+    pub proxy_protocol: ProxyProtocolExtras,
     /// Bounds on what clients can grow.
     pub limits: Limits,
     /// Logs.
@@ -58,6 +61,7 @@ impl Default for Claviger {
             fallback_for_unknown: false,
             secrets: SecretSettings::default(),
             tls: TlsExtras::default(),
+            proxy_protocol: ProxyProtocolExtras::default(),
             limits: Limits::default(),
             log: LogSettings::default(),
             audit: AuditSettings::default(),
@@ -80,6 +84,7 @@ impl Claviger {
             "allow_core_dump" => set(&mut self.allow_core_dump, check.boolean(&node)),
             "secrets" => self.secrets.decode(check, node),
             "tls" => self.tls.decode(check, node),
+            "proxy_protocol" => self.proxy_protocol.decode(check, node),
             "limits" => self.limits.decode(check, node),
             "log" => self.log.decode(check, node),
             "audit" => self.audit.decode(check, node),

@@ -8,6 +8,7 @@ mod declared;
 mod listen;
 mod nginx;
 mod plugin_attr;
+mod proxy_protocol;
 mod tls;
 mod units;
 
@@ -20,7 +21,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-pub use apisix::{Apisix, Deployment, HttpRouter, ProxyProtocol, SecretCacheSettings, SslSettings};
+pub use apisix::{Apisix, Deployment, HttpRouter, SecretCacheSettings, SslSettings};
 pub use claviger::{
     AuditSettings, Claviger, Limits, LogSettings, ReadyWhen, SecretSettings, ThrottleConfig,
 };
@@ -28,6 +29,7 @@ pub use declared::{AUDIT_KEY, Declared, DeclaredManager, PLUGIN_ATTR, TRUSTED_CE
 pub use listen::Listen;
 pub use nginx::{NginxConfig, NginxHttp, NginxUpstream};
 pub use plugin_attr::PluginAttr;
+pub use proxy_protocol::{ProxyProtocol, ProxyProtocolExtras};
 pub use tls::{TicketSettings, TlsExtras};
 
 use super::check::{Check, Finding};
@@ -172,6 +174,21 @@ impl Bootstrap {
         }
     }
 
+    /// Addresses for plain HTTP behind the PROXY protocol.
+    #[must_use]
+    pub fn proxied_http_listeners(&self) -> Vec<SocketAddr> {
+        let port = self.apisix.proxy_protocol.listen_http_port;
+        self.addresses(port.map(Listen::all).as_slice())
+    }
+
+    /// Addresses for HTTPS behind the PROXY protocol; none where TLS is disabled.
+    #[must_use]
+    pub fn proxied_https_listeners(&self) -> Vec<SocketAddr> {
+        let port = self.apisix.proxy_protocol.listen_https_port;
+        let port = port.filter(|_| self.apisix.ssl.enable);
+        self.addresses(port.map(Listen::all).as_slice())
+    }
+
     /// The resource file or folder. Relative paths are relative to the working directory, except
     /// the default, which stands beside `config.yaml`.
     #[must_use]
@@ -231,6 +248,8 @@ impl Bootstrap {
             "claviger" => self.claviger.decode(check, node),
             _ => {}
         });
+        self.apisix
+            .check_proxied(check, &self.claviger.proxy_protocol);
     }
 }
 

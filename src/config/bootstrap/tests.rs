@@ -281,3 +281,39 @@ fn a_duration_that_no_clock_can_say_is_refused() {
     let longest = bootstrap.claviger.secrets.max_stale;
     assert_eq!(longest.as_secs(), 36_500 * 86_400);
 }
+
+#[test]
+fn ports_behind_the_proxy_protocol_say_whom_they_believe() {
+    let ports = "apisix: {proxy_protocol: {listen_http_port: 81, listen_https_port: 444}}";
+    let (open, found) = read(ports);
+    let http = addresses(&open.proxied_http_listeners());
+    assert_eq!(http, ["0.0.0.0:81", "[::]:81"]);
+    let https = addresses(&open.proxied_https_listeners());
+    assert_eq!(https, ["0.0.0.0:444", "[::]:444"]);
+    assert_eq!(open.claviger.proxy_protocol.trusted, None);
+    let [warning] = &found[..] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(warning.code, "proxy-protocol-open");
+    assert_eq!(warning.field, "apisix.proxy_protocol");
+    for (trusted, count) in [("[]", 0), ("[10.0.0.0/8, '::1']", 2)] {
+        let own = format!("{ports}\nclaviger: {{proxy_protocol: {{trusted: {trusted}}}}}");
+        let (closed, found) = read(&own);
+        let trusted = closed.claviger.proxy_protocol.trusted.expect("a list");
+        assert_eq!((trusted.len(), found.len()), (count, 0));
+    }
+    refused("claviger: {proxy_protocol: {trusted: [everybody]}}");
+    let (_, found) = read("claviger: {proxy_protocol: {trust: []}}");
+    assert_eq!(found[0].code, "unknown-field");
+
+    let (off, found) = read(&format!(
+        "{}, ssl: {{enable: false}}}}",
+        &ports[..ports.len() - 1]
+    ));
+    assert!(off.proxied_https_listeners().is_empty());
+    assert_eq!(found[0].code, "no-effect");
+    let (_, found) =
+        read("apisix: {proxy_protocol: {enable_tcp_pp: true, enable_tcp_pp_to_upstream: false}}");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].code, "unsupported");
+}

@@ -4,6 +4,7 @@
 pub mod consumer;
 mod health;
 mod jwks;
+mod on_demand;
 pub mod plugins;
 pub mod proto;
 pub mod route;
@@ -24,6 +25,7 @@ use super::node::{At, Entry, Node, Tree};
 use crate::diagnostic::Place;
 
 pub use consumer::{ConsumerConfig, CredentialConfig};
+pub use on_demand::OnDemandConfig;
 pub use plugins::{PluginMap, PluginSetConfig, Settings};
 pub use proto::ProtoConfig;
 pub use route::{RouteConfig, ServiceConfig};
@@ -31,7 +33,7 @@ pub use secret::SecretConfig;
 pub use shape::{Labels, Pem};
 pub use ssl::{ForwardConfig, SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
-    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,
+    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamAlpn, UpstreamConfig,
     UpstreamTlsConfig,
 };
 

@@ -1,5 +1,6 @@
 //! Certificates (`spec/00` §5). PEM or references.
 
+use super::on_demand::{self, OnDemandConfig};
 use super::shape::{self, Head, Labels, Pem, Shared, fields, inner_fields, pem, unique};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node};
@@ -55,6 +56,8 @@ pub struct SslConfig {
     pub client: Option<SslClientConfig>,
     /// Allowed protocols (`TLSv1.1` `TLSv1.2` `TLSv1.3`); empty takes the global list.
     pub ssl_protocols: Vec<String>,
+    /// Certificates are fetched when a client asks for their name; `None` fetches them at load.
+    pub on_demand: Option<OnDemandConfig>,
     /// False hides the item (`status: 0`).
     pub enabled: bool,
     /// Labels.
@@ -104,6 +107,7 @@ pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, Ss
     }
     ssl.pairs.extend(halves.cert.zip(halves.key));
     ssl.pairs.extend(halves.certs.into_iter().zip(halves.keys));
+    on_demand::check_item(check, &ssl, at);
     ssl.labels = std::mem::take(&mut head.labels);
     (head, ssl)
 }
@@ -142,6 +146,7 @@ fn field(
         "sni" => ssl.snis.extend(shape::one_or_many(check, node, sni)),
         "snis" => ssl.snis.extend(unique(check, node, 1, sni)),
         "client" => ssl.client = client(check, node),
+        "on_demand" => ssl.on_demand = on_demand::parse(check, node),
         "ssl_protocols" => {
             ssl.ssl_protocols = unique(check, node, 0, |check, node| {
                 check.word(node, &["TLSv1.1", "TLSv1.2", "TLSv1.3"])

@@ -284,6 +284,23 @@ fn upstream_fields_hold_their_rules() {
                 "{nodes: {}, tls: {client_cert_id: 1, client_cert: $env://A, client_key: $env://B}}",
                 &["tls: client_cert_id excludes client_cert and client_key"],
             ),
+            ("{nodes: {}, scheme: https, tls: {alpn: h2}}", &[]),
+            (
+                "{nodes: {}, scheme: grpcs, tls: {alpn: [http/1.1, h2]}}",
+                &[],
+            ),
+            (
+                "{nodes: {}, tls: {alpn: h3}}",
+                &["tls.alpn: expected one of h2, http/1.1"],
+            ),
+            (
+                "{nodes: {}, tls: {alpn: []}}",
+                &["tls.alpn: expected h2, http/1.1 or both"],
+            ),
+            (
+                "{nodes: {}, scheme: grpcs, tls: {alpn: [http/1.1]}}",
+                &["grpcs needs h2 in tls.alpn"],
+            ),
             (
                 "{nodes: {}, tls: {client_cert: short, client_key: $env://B}}",
                 &["tls.client_cert: expected PEM of 128 to 65536 characters, or a reference"],
@@ -513,6 +530,37 @@ fn ssls_hold_their_rules() {
             (
                 "{sni: a, cert: $env://A, key: $env://B, client: {ca: $env://C, depth: -1}}",
                 &["client.depth: expected an integer from 0 to 4294967295"],
+            ),
+            (
+                "{sni: '*.a', cert: '$secret://vault/m/{sni}/c', key: '$secret://vault/m/{sni}/k', on_demand: true}",
+                &[],
+            ),
+            (
+                "{sni: '*', cert: '$secret://vault/m/{sni}/c', key: '$secret://vault/m/{sni}/k', on_demand: {max_names: 5, timeout: 0.5, neg_ttl: 1, idle: 2, unknown_per_second: 3, unknown_burst: 4, concurrency: 5, waiting: 6}}",
+                &[],
+            ),
+            (
+                "{sni: '*', cert: '$secret://vault/m/{sni}/c', key: '$secret://vault/m/{sni}/k', on_demand: {max_names: 0, timeout: 0, x: 1}}",
+                &[
+                    "on_demand.max_names: expected an integer from 1 to 1000000",
+                    "on_demand.timeout: expected seconds above 0",
+                    "on_demand.x: no such field; it has no effect",
+                ],
+            ),
+            (
+                "{sni: '*.a', cert: '$secret://vault/m/{sni}/c', key: '$secret://vault/m/{sni}/k', on_demand: false}",
+                &[": {sni} in a reference needs on_demand"],
+            ),
+            (
+                "{snis: ['*.a', b.a], cert: '$secret://vault/m/{sni}/c', key: $env://K, on_demand: true}",
+                &[
+                    ": with on_demand cert, key, certs and keys are references with {sni} in them",
+                    ": with on_demand every name is a wildcard; give other names an item of their own",
+                ],
+            ),
+            (
+                "{type: client, cert: '$secret://vault/m/{sni}/c', key: '$secret://vault/m/{sni}/k', on_demand: true}",
+                &[": on_demand is for certificates that clients are shown, not for type client"],
             ),
             (
                 "{sni: a, cert: $env://A, key: $env://B, ssl_protocols: [SSLv3]}",

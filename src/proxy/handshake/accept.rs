@@ -4,14 +4,15 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use pingora_core::listeners::TlsAccept;
 use pingora_core::protocols::tls::TlsRef;
 
-use super::hello::ChosenIndex;
+use super::hello::{ChosenIndex, Demanded};
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::{IdentityState, Presented, present};
+use crate::tls::{CertifiedKey, IdentityState, OnDemand, Presented, TlsIdentity, ffi, present};
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -26,12 +27,16 @@ impl TlsAccept for Accept {
             return;
         };
         let identity = chosen.identity.clone();
-        let IdentityState::Serving { pairs } = &identity.state else {
-            return;
-        };
-        if let Err(refused) = present::present(ssl, pairs) {
-            let (id, why) = (&identity.id, &refused.source);
-            log::error!("ssl {id}: {refused}: {why}");
+        match &identity.state {
+            IdentityState::Serving { pairs } => show(ssl, &identity, pairs),
+            IdentityState::OnDemand(names) => {
+                let Some(demanded) = chosen.demanded.clone() else {
+                    return;
+                };
+                let served_as = chosen.served_as.clone();
+                show_demanded(ssl, &identity, names, demanded, &served_as).await;
+            }
+            IdentityState::Refused { .. } => {}
         }
     }
 
@@ -54,6 +59,39 @@ impl TlsAccept for Accept {
                 .client()
                 .map(|auth| Presented::read(ssl, auth)),
             resumed: ssl.session_reused(),
+            spent: AtomicBool::new(false),
         })))
     }
+}
+
+fn show(ssl: &mut TlsRef, identity: &TlsIdentity, pairs: &[Arc<CertifiedKey>]) {
+    if let Err(refused) = present::present(ssl, pairs) {
+        let (id, why) = (&identity.id, &refused.source);
+        log::error!("ssl {id}: {refused}: {why}");
+    }
+}
+
+/// Waits for the name's pairs where they are not in memory; without them nothing is shown.
+async fn show_demanded(
+    ssl: &mut TlsRef,
+    identity: &TlsIdentity,
+    names: &OnDemand,
+    demanded: Demanded,
+    served_as: &str,
+) {
+    let Demanded { name, served } = demanded;
+    let served = match served {
+        Some(served) => served,
+        None => match names.obtain(&name).await {
+            Ok(served) => served,
+            // The keeper says why, as often as is useful.
+            Err(_) => return,
+        },
+    };
+    let bound = served.session_context(&identity.policy, served_as);
+    if let Err(error) = bound.and_then(|context| ffi::bind_session(ssl, &context)) {
+        log::error!("openssl refused the settings of a handshake: {error}");
+        return;
+    }
+    show(ssl, identity, &served.pairs);
 }

@@ -9,6 +9,7 @@ use openssl::ex_data::Index;
 use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
+use crate::tls::on_demand::{Found, Served};
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
 use crate::tls::{IdentityState, TlsIdentity, ffi, present};
 
@@ -19,6 +20,17 @@ pub(super) struct Chosen {
     pub sni: Option<Box<str>>,
     /// The same, or the name assumed where it sent none.
     pub served_as: Box<str>,
+    /// What an identity that serves names on demand has for this one.
+    pub demanded: Option<Demanded>,
+}
+
+/// A name that is served on demand.
+#[derive(Clone)]
+pub(super) struct Demanded {
+    /// The name, in lower case.
+    pub name: Box<str>,
+    /// `None` where the certificate callback has to ask.
+    pub served: Option<Arc<Served>>,
 }
 
 /// Where [`Chosen`] stands on a connection.
@@ -61,19 +73,35 @@ impl Hello {
                 false => Err(SslAlert::ILLEGAL_PARAMETER),
             };
         }
-        let identity = self.find(sni)?;
-        if let IdentityState::Refused { reason } = &identity.state {
-            self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
-            let id = &identity.id;
-            self.refused
-                .say(format_args!("ssl {id} refuses handshakes: {reason}"));
-            return Err(SslAlert::INTERNAL_ERROR);
-        }
+        let (identity, found_as) = self.find(sni)?;
+        let demanded = match &identity.state {
+            IdentityState::Refused { reason } => {
+                self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
+                let id = &identity.id;
+                self.refused
+                    .say(format_args!("ssl {id} refuses handshakes: {reason}"));
+                return Err(SslAlert::INTERNAL_ERROR);
+            }
+            IdentityState::Serving { .. } => None,
+            IdentityState::OnDemand(names) => {
+                let mut buffer = [0; MAX_NAME];
+                let name = lower_case(found_as, &mut buffer).unwrap_or_default();
+                let served = match names.find(name) {
+                    Found::Serving(served) => Some(served),
+                    Found::Ask => None,
+                    // Counted there; a line for each would let clients fill the log.
+                    Found::Refused(_) => return Err(SslAlert::UNRECOGNIZED_NAME),
+                };
+                let name = name.into();
+                Some(Demanded { name, served })
+            }
+        };
         let fallback = self.options.fallback_sni.as_deref();
         let chosen = Chosen {
             identity,
             served_as: sni.or(fallback).unwrap_or_default().into(),
             sni: sni.map(Box::from),
+            demanded,
         };
         self.apply(ssl, chosen).map_err(|error| {
             log::error!("openssl refused the settings of a handshake: {error}");
@@ -100,12 +128,13 @@ impl Hello {
         Err(refusal)
     }
 
-    fn find(&self, sni: Option<&str>) -> Result<Arc<TlsIdentity>, Refusal> {
+    /// The identity, and the name it was found by.
+    fn find<'n>(&'n self, sni: Option<&'n str>) -> Result<(Arc<TlsIdentity>, &'n str), Refusal> {
         let names = self.names.current();
         let fallback = self.options.fallback_sni.as_deref();
+        let find = |name: &'n str| Some((Arc::clone(names.find(name)?), name));
         let Some(sni) = sni else {
-            let found = fallback.and_then(|name| names.find(name));
-            return found.cloned().ok_or_else(|| {
+            return fallback.and_then(find).ok_or_else(|| {
                 self.refused.no_name.fetch_add(1, Ordering::Relaxed);
                 self.refused.say(format_args!(
                     "failed to find SNI: the client sent none and no fallback serves it"
@@ -114,11 +143,10 @@ impl Hello {
             });
         };
         if let Some(found) = names.find_lower_case(sni) {
-            return Ok(found.clone());
+            return Ok((found.clone(), sni));
         }
         let fallback = fallback.filter(|_| self.options.fallback_for_unknown);
-        let found = fallback.and_then(|name| names.find(name));
-        found.cloned().ok_or_else(|| {
+        fallback.and_then(find).ok_or_else(|| {
             self.refused.unknown_name.fetch_add(1, Ordering::Relaxed);
             self.refused.say(format_args!(
                 "failed to find any SSL certificate by SNI: {sni}"
@@ -129,7 +157,16 @@ impl Hello {
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        present::hold_to(ssl, &chosen.identity.policy, &chosen.served_as)?;
+        let policy = &chosen.identity.policy;
+        let context = match &chosen.demanded {
+            None => present::session_context(policy, &chosen.served_as)?,
+            Some(demanded) => match &demanded.served {
+                Some(served) => served.session_context(policy, &chosen.served_as)?,
+                // Nothing resumes before it is known that the name is served still.
+                None => present::once()?,
+            },
+        };
+        present::hold_to(ssl, policy, &context)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }

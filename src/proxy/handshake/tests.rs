@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::plugins::ctx::TlsInfo;
-use crate::proxy::listener::{EdgeLimits, EdgeParts, EdgeService, Entrance};
+use crate::proxy::listener::{EdgeLimits, EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
 use crate::tls::{
     CaBundle, ClientAuth, ClientRules, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy,
@@ -70,7 +70,13 @@ impl Server {
         drop(free);
         let mut service = EdgeService::new("test", HttpServer::new_app(Facts), parts());
         let tls = Some(Arc::new(acceptor));
-        service.listen(&[addr], Entrance { tls });
+        service.listen(
+            &[addr],
+            Entrance {
+                tls,
+                ..Entrance::default()
+            },
+        );
         let (stop, stopped) = watch::channel(false);
         let runtime = Runtime::new().expect("runtime");
         runtime.spawn(async move { service.start_service(None, stopped, 1).await });
@@ -161,6 +167,8 @@ fn parts() -> EdgeParts {
         },
         drain: Arc::default(),
         handshakes: Arc::default(),
+        per_address: PerAddress::new(0),
+        proxied: Arc::default(),
         lines: Arc::default(),
         clock: Arc::new(SystemClock),
     }

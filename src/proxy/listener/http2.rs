@@ -11,6 +11,8 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::protocols::http::v2::server::H2Options;
 use pingora_core::server::ShutdownWatch;
 
+use crate::proxy::ending::{self, Ending};
+
 /// Serves an HTTP/2 connection, unless its first request takes too long (zero: no bound): then the
 /// outer answer is `None`. Later idleness is for `HttpServerOptions::h2_idle_timeout` to bound.
 pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
@@ -22,7 +24,9 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     let connection = Arc::new(Http2 {
         app,
         requested: AtomicBool::new(false),
+        ending: Ending::new(),
     });
+    let watched = connection.ending.watch();
     let expired = async {
         tokio::time::sleep(first).await;
         if first.is_zero() || connection.requested.load(Ordering::Relaxed) {
@@ -31,8 +35,9 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
     };
     tokio::select! {
         biased;
-        outcome = connection.process_new(stream, shutdown) => Some(outcome),
+        outcome = connection.process_new(stream, &watched) => Some(outcome),
         () = expired => None,
+        never = connection.ending.follow(shutdown.clone()) => match never {},
     }
 }
 
@@ -40,6 +45,7 @@ pub(super) async fn serve<A: HttpServerApp + Send + Sync + 'static>(
 struct Http2<A> {
     app: Arc<A>,
     requested: AtomicBool,
+    ending: Ending,
 }
 
 #[async_trait]
@@ -50,7 +56,10 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Http2<A> {
         shutdown: &ShutdownWatch,
     ) -> Option<ReusedHttpStream> {
         self.requested.store(true, Ordering::Relaxed);
-        self.app.process_new_http(session, shutdown).await
+        let tls = ending::tls_of(&session);
+        let reusable = self.app.process_new_http(session, shutdown).await;
+        self.ending.if_spent(tls.as_deref());
+        reusable
     }
 
     fn h2_options(&self) -> Option<H2Options> {

@@ -39,6 +39,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> EdgeService<A> {
 
     /// Listens on these addresses, too. Without effect once started.
     pub fn listen(&mut self, addresses: &[SocketAddr], entrance: Entrance) {
+        if addresses.is_empty() {
+            return;
+        }
         let edge = Edge {
             app: Arc::clone(&self.app),
             parts: Arc::clone(&self.parts),

@@ -113,6 +113,8 @@ impl Server {
             limits,
             drain: drain.clone(),
             handshakes: handshakes.clone(),
+            per_address: PerAddress::new(0),
+            proxied: Arc::default(),
             lines: Arc::default(),
             clock: Arc::new(SystemClock),
         };
@@ -130,6 +132,7 @@ impl Server {
             &[tls],
             Entrance {
                 tls: Some(acceptor),
+                ..Entrance::default()
             },
         );
         let runtime = Runtime::new().expect("runtime");

@@ -134,6 +134,11 @@ impl Entry {
         }
     }
 
+    /// The references into it.
+    pub(super) fn users(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.slots.values().flat_map(|slot| &slot.users)
+    }
+
     pub(super) fn location(&self, selector: &Selector) -> Location {
         Location {
             path: Arc::clone(&self.key.path),
@@ -152,9 +157,11 @@ impl Entry {
         let known = |slot: &&mut Box<Slot>| slot.asked || slot.has_shown();
         for slot in self.slots.values_mut().filter(known) {
             if let Some(outcome) = slot.news(now, &self.schedule, self.failure.as_ref()) {
+                let denied = outcome.is_err() && self.failure.is_none() && slot.is_denied();
                 news.extend(slot.users.iter().map(|user| Told {
                     reference: Arc::clone(user),
                     outcome: outcome.clone(),
+                    denied,
                     manager: Arc::clone(&self.key.manager),
                     manager_version: self.manager_version.clone(),
                 }));

@@ -42,6 +42,8 @@ pub(super) type EntryId = u64;
 /// A read to be made.
 #[derive(Debug)]
 pub(super) struct Job {
+    /// For names that clients asked for, and not for the configuration.
+    pub(super) on_demand: bool,
     pub(super) entry: EntryId,
     epoch: u32,
     pub(super) key: DocumentKey,
@@ -67,6 +69,8 @@ pub(super) enum Answer {
 pub(super) struct Told {
     pub(super) reference: Arc<str>,
     pub(super) outcome: Outcome,
+    /// Without a value: its manager said so last, and did not fail.
+    pub(super) denied: bool,
     /// Who keeps it.
     pub(super) manager: Arc<str>,
     pub(super) manager_version: Option<Arc<str>>,
@@ -196,12 +200,29 @@ impl Cache {
 
     /// The reads that are due. Each is under way until [`Cache::complete`] is told its answer.
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<Job> {
+        self.take_due_of(now, &mut |_| true)
+    }
+
+    /// The same of documents one of whose references is still `wanted`; those asked for for the
+    /// first time always are. The others rest until [`Cache::awaken`].
+    pub(super) fn take_due_of(
+        &mut self,
+        now: Instant,
+        wanted: &mut dyn FnMut(&Arc<str>) -> bool,
+    ) -> Vec<Job> {
         let mut jobs = Vec::new();
         while let Some((at, id)) = self.due.first().copied().filter(|(at, _)| *at <= now) {
             self.due.remove(&(at, id));
             let Some(entry) = self.entries.get_mut(&id) else {
                 continue;
             };
+            let mut any = entry.unsettled;
+            // Each is asked, since asking may note the answer.
+            entry.users().for_each(|user| any |= wanted(user));
+            if !any {
+                reschedule(&mut self.due, id, entry, now + REST);
+                continue;
+            }
             entry.in_flight = true;
             let mut fields: Vec<_> = entry
                 .slots
@@ -211,6 +232,7 @@ impl Cache {
             fields.sort();
             fields.dedup();
             jobs.push(Job {
+                on_demand: false,
                 entry: id,
                 epoch: entry.epoch,
                 key: entry.key.clone(),
@@ -218,6 +240,44 @@ impl Cache {
             });
         }
         jobs
+    }
+
+    /// The document that a reference stands in; `likely` is where it was put in.
+    pub(super) fn find(
+        &self,
+        likely: &DocumentKey,
+        selector: &Selector,
+        reference: &str,
+    ) -> Option<(EntryId, Selector)> {
+        let id = self.ids.get(likely).copied();
+        let is_there = |id: &EntryId| {
+            let slot = self
+                .entries
+                .get(id)
+                .and_then(|entry| entry.slots.get(selector));
+            slot.is_some_and(|slot| slot.users.iter().any(|user| **user == *reference))
+        };
+        if let Some(id) = id.filter(is_there) {
+            return Some((id, selector.clone()));
+        }
+        // It was sent on.
+        let mut uses = self.uses();
+        let found = uses.find(|(_, _, _, user)| ***user == *reference);
+        found.map(|(id, _, selector, _)| (id, selector.clone()))
+    }
+
+    /// The references into the document.
+    pub(super) fn users(&self, id: EntryId) -> Vec<Arc<str>> {
+        let entry = self.entries.get(&id);
+        let users = entry.map(|entry| entry.users().cloned().collect());
+        users.unwrap_or_default()
+    }
+
+    /// Makes one document due now.
+    pub(super) fn awaken(&mut self, now: Instant, id: EntryId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            reschedule(&mut self.due, id, entry, now);
+        }
     }
 
     /// A read that began at `started` has ended. Returns whose value or state changed.
@@ -384,6 +444,9 @@ impl Cache {
         }
     }
 }
+
+/// How long a document rests that nobody wants.
+const REST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Why a value that was never asked for is none.
 pub(super) const UNREAD: &str = "not fetched yet";

@@ -112,9 +112,11 @@ impl Cache {
                 let slot = place.into_mut();
                 slot.users.push(Arc::clone(&user));
                 if slot.has_shown() && !slot.shows_as(&mover) {
+                    let outcome = slot.outcome(now, &schedule, entry.failure.as_ref());
                     news.push(Told {
                         reference: user,
-                        outcome: slot.outcome(now, &schedule, entry.failure.as_ref()),
+                        denied: outcome.is_err() && slot.is_denied(),
+                        outcome,
                         manager: Arc::clone(&entry.key.manager),
                         manager_version: entry.manager_version.clone(),
                     });

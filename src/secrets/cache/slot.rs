@@ -141,6 +141,11 @@ impl Slot {
         Some(absent.since + schedule.confirmation())
     }
 
+    /// Whether the manager said last that there is no such value.
+    pub(super) fn is_denied(&self) -> bool {
+        self.absent.is_some()
+    }
+
     pub(super) fn is_missing(&self) -> bool {
         self.held.is_none()
     }

@@ -1,11 +1,14 @@
 //! Grammar of references (`spec/01` §1, design §3). Pure text work: it knows no manager's fields
 //! and no value. What it lets through cannot leave its manager's prefix.
 
+mod template;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+
+pub use template::{NotATemplate, Template};
 
 /// A parsed reference.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -82,6 +85,9 @@ pub enum ReferenceError {
     /// The manager needs a document and a field.
     #[error("error key format, key: {0}")]
     KeyFormat(Box<str>),
+    /// It holds [`Template::NAME`], and no name is asked for where it stands.
+    #[error("error format: {{sni}} stands only in cert and key of an ssls item with on_demand")]
+    NoNameHere,
 }
 
 /// What is wrong with a segment.
@@ -143,6 +149,9 @@ impl Reference {
     pub fn parse_shared(text: &Arc<str>) -> Result<Self, ReferenceError> {
         if text.len() > MAX_LEN {
             return Err(ReferenceError::TooLong);
+        }
+        if text.contains(Template::NAME) {
+            return Err(ReferenceError::NoNameHere);
         }
         let target = match (env_rest(text), text.strip_prefix(SECRET_PREFIX)) {
             (Some(rest), _) => parse_env(rest)?,

@@ -168,6 +168,11 @@ impl Ledger {
         }
     }
 
+    /// Forgets one reference.
+    pub(super) fn forget(&mut self, reference: &str) {
+        self.refused.remove(reference);
+    }
+
     /// Forgets references that are out of use.
     pub(super) fn retain(&mut self, in_use: impl Fn(&str) -> bool) {
         self.refused.retain(|reference, _| in_use(reference));
@@ -198,6 +203,7 @@ mod tests {
                 Ok(version) => Ok(Resolved::new(&Secret::from("v".to_owned()), version)),
                 Err(why) => Err(Unresolved::because(why)),
             },
+            denied: false,
             manager: "vault/main".into(),
             manager_version: None,
         }

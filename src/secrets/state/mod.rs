@@ -1,6 +1,7 @@
 //! What the room knows, behind one lock: managers in force, references in use, the cache, the
 //! view. No I/O but the building of managers.
 
+mod demands;
 mod ledger;
 mod reports;
 
@@ -14,14 +15,18 @@ use super::install::Workbench;
 use super::manager::env::Env;
 use super::managers::{self, Announced, Installed, Managers, Standing, Turn};
 use super::reference::{Key, Reference, Target};
+use super::refresh::Schedule;
 use super::settings::{Event, Observer, SecretsSettings};
 use super::view::{Outcome, Resolved, Unresolved, View, ViewBuilder};
 use crate::clock::Clock;
+use demands::Demands;
 use ledger::Ledger;
 
 pub(super) struct State {
     workbench: Workbench,
     cache: Cache,
+    /// References that no configuration holds.
+    demands: Demands,
     managers: Managers,
     /// Declared, not yet in force.
     staged: Option<Managers>,
@@ -51,6 +56,13 @@ struct Settled {
     outcome: Outcome,
 }
 
+/// Where a reference goes in a cache.
+struct Put {
+    key: DocumentKey,
+    schedule: Schedule,
+    selector: Selector,
+}
+
 impl State {
     pub(super) fn new(
         settings: SecretsSettings,
@@ -65,6 +77,7 @@ impl State {
                 observer,
             },
             cache: Cache::new(Box::new(rand::random)),
+            demands: Demands::new(Cache::new(Box::new(rand::random))),
             managers: Managers::new(),
             staged: None,
             announced: Announced::default(),
@@ -119,8 +132,9 @@ impl State {
         self.settle_managers(now);
         // Last, so that a document still referred to is kept.
         self.take_out(|state, _, text| !references.contains(text) && !state.fields.contains(text));
-        let view = &self.view;
-        self.ledger.retain(|text| view.find(text).is_some());
+        let (view, demands) = (&self.view, &self.demands);
+        self.ledger
+            .retain(|text| view.find(text).is_some() || demands.wants(text));
     }
 
     /// Puts `next` in the place of the managers in force. Values of one that means the same
@@ -154,8 +168,10 @@ impl State {
 
     /// The new runner takes over the documents of the one before.
     fn move_in(&mut self, now: Instant, runner: &Runner) {
-        let news = self.cache.rehome(now, &runner.id, runner.schedule);
+        let (id, schedule) = (&runner.id, runner.schedule);
+        let news = self.cache.rehome(now, id, schedule);
         self.show(news);
+        self.demands.rehome(now, id, schedule, &mut self.ledger);
     }
 
     /// Keeps a manager's values while nobody can ask for them. Returns the references without.
@@ -164,12 +180,14 @@ impl State {
             manager == id && state.view.find(text).is_none_or(Result::is_err)
         });
         self.cache.park(id, why);
+        self.demands.park(id, why);
         without
     }
 
     /// Forgets all that a manager said. Returns its references.
     fn drop_values(&mut self, id: &str) -> Vec<Arc<str>> {
         self.cache.forget_places(id);
+        self.demands.drop_values(id);
         self.take_out(|_, manager, _| manager == id)
     }
 
@@ -278,6 +296,7 @@ impl State {
         self.show(vec![Told {
             reference: Arc::clone(text),
             outcome,
+            denied: false,
             manager,
             manager_version: None,
         }]);
@@ -285,6 +304,20 @@ impl State {
 
     /// Puts the reference into the cache, unless what it is worth is settled without.
     fn locate(&mut self, now: Instant, text: &Arc<str>) -> Result<(Arc<str>, Outcome), Settled> {
+        let Put {
+            key,
+            schedule,
+            selector,
+        } = self.place(text)?;
+        let manager = Arc::clone(&key.manager);
+        let outcome = self
+            .cache
+            .add(now, key, schedule, selector, Arc::clone(text));
+        Ok((manager, outcome))
+    }
+
+    /// Where the reference stands, unless what it is worth is settled without.
+    fn place(&mut self, text: &Arc<str>) -> Result<Put, Settled> {
         let settled = |manager, outcome| Err(Settled { manager, outcome });
         let reference = match Reference::parse_shared(text) {
             Ok(reference) => reference,
@@ -311,20 +344,18 @@ impl State {
             Ok(located) => located,
             Err(unresolved) => return settled(Some(Arc::clone(&key.manager)), Err(unresolved)),
         };
-        let document = DocumentKey {
-            manager: Arc::clone(&runner.id),
-            path: location.path,
-            version: key.version.clone(),
-        };
-        let selector = Selector {
-            field: location.field,
-            decode: key.decode,
-        };
-        let schedule = runner.schedule;
-        let outcome = self
-            .cache
-            .add(now, document, schedule, selector, Arc::clone(text));
-        Ok((Arc::clone(&key.manager), outcome))
+        Ok(Put {
+            key: DocumentKey {
+                manager: Arc::clone(&runner.id),
+                path: location.path,
+                version: key.version.clone(),
+            },
+            schedule: runner.schedule,
+            selector: Selector {
+                field: location.field,
+                decode: key.decode,
+            },
+        })
     }
 
     /// The environment as it was at start.
@@ -338,7 +369,8 @@ impl State {
     }
 
     pub(super) fn take_due(&mut self, now: Instant) -> Vec<(Arc<Runner>, Job)> {
-        let jobs = self.cache.take_due(now);
+        let mut jobs = self.cache.take_due(now);
+        jobs.extend(self.demands.take_due(now));
         let with_runner = |job: Job| {
             let runner = self.managers.get(&job.key.manager)?.runner()?;
             Some((Arc::clone(runner), job))
@@ -355,6 +387,10 @@ impl State {
         answer: Answer,
     ) {
         let elsewhere = |tried: &_, why: &_| runner.manager.elsewhere(tried, why);
+        if job.on_demand {
+            let (demands, ledger) = (&mut self.demands, &mut self.ledger);
+            return demands.complete(now, started, job, answer, &elsewhere, ledger);
+        }
         let news = self.cache.complete(now, started, job, answer, &elsewhere);
         self.show(news);
         self.settle_managers(now);
@@ -364,6 +400,7 @@ impl State {
         let news = self.cache.expire(now);
         self.show(news);
         self.settle_managers(now);
+        self.demands.expire(now, &mut self.ledger);
         self.ledger.close(now, false);
     }
 
@@ -410,15 +447,18 @@ impl State {
     }
 
     pub(super) fn next_event(&self) -> Option<Instant> {
-        self.cache.next_event()
+        let events = [self.cache.next_event(), self.demands.cache.next_event()];
+        events.into_iter().flatten().min()
     }
 
     pub(super) fn hasten(&mut self, now: Instant, manager: &str) {
         self.cache.hasten(now, manager);
+        self.demands.cache.hasten(now, manager);
     }
 
     pub(super) fn touch(&mut self, at: Instant, manager: &str) {
         self.cache.touch(at, Some(manager));
+        self.demands.cache.touch(at, Some(manager));
     }
 
     /// Managers whose users ask for them to be read now.
@@ -428,6 +468,7 @@ impl State {
 
     pub(super) fn touch_all(&mut self, at: Instant) {
         self.cache.touch(at, None);
+        self.demands.cache.touch(at, None);
     }
 
     pub(super) fn runners(&self) -> Vec<Arc<Runner>> {

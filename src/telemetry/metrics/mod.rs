@@ -13,6 +13,7 @@ mod handshakes;
 mod http;
 mod labels;
 mod page;
+mod proxied;
 mod secrets;
 mod series;
 
@@ -31,6 +32,7 @@ pub use handshakes::{HandshakeCounts, HandshakeFailure, OpenHandshake};
 pub use http::{Exchange, HttpMetrics};
 pub use labels::Disabled;
 pub use page::{Collect, Kind, Page};
+pub use proxied::{ProxiedCounts, ProxiedOutcome};
 pub use secrets::{SecretFacts, SecretMetrics, write_secret_facts};
 
 /// All metrics of the process.

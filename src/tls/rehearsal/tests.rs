@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::Instant;
 
 use super::*;
 use crate::secrets::Secret;
@@ -164,13 +164,6 @@ fn a_name_that_requires_a_certificate_of_clients_must_turn_the_rehearsal_away() 
     assert_eq!(rehearsed.served(), None);
 }
 
-/// Time this thread was on a core, both ends of the handshake alike.
-fn on_core() -> Duration {
-    let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.expect("a number"))
-}
-
 /// Printed, not judged: `cargo test --lib cost_of_a_rehearsal -- --ignored --nocapture`.
 #[test]
 #[ignore = "measures; says nothing of right and wrong"]
@@ -182,12 +175,12 @@ fn the_cost_of_a_rehearsal() {
         let pairs = [pair(&authority, kind)];
         for version in ["TLSv1.2", "TLSv1.3"] {
             let policy = policy(&[version], None);
-            let began = on_core();
+            let began = Instant::now();
             for _ in 0..ROUNDS {
                 let rehearsed = rehearsal.rehearse(&pairs, &policy);
                 assert_eq!(failures(&rehearsed.expect("openssl begins")), NOTHING);
             }
-            println!("{kind:?} {version}: {:?}", (on_core() - began) / ROUNDS);
+            println!("{kind:?} {version}: {:?}", began.elapsed() / ROUNDS);
         }
     }
 }

@@ -69,13 +69,22 @@ impl Connection<SslStream<TcpStream>> {
     /// # Errors
     /// The handshake failed; the text is OpenSSL's.
     pub fn open_tls(addr: SocketAddr, name: &str, ca_pem: &str) -> Result<Self, String> {
+        Self::over_tls(tcp(addr), name, ca_pem)
+    }
+
+    /// The same on a stream that is connected already.
+    ///
+    /// # Errors
+    /// The handshake failed; the text is OpenSSL's.
+    pub fn over_tls(stream: TcpStream, name: &str, ca_pem: &str) -> Result<Self, String> {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut builder = SslConnector::builder(SslMethod::tls_client()).unwrap();
         for ca in X509::stack_from_pem(ca_pem.as_bytes()).unwrap() {
             builder.cert_store_mut().add_cert(ca).unwrap();
         }
         builder
             .build()
-            .connect(name, tcp(addr))
+            .connect(name, stream)
             .map(Self::over)
             .map_err(|error| error.to_string())
     }

@@ -300,6 +300,15 @@ impl Gateway {
         client::get(self.metrics(), path, &[("Host", "metrics")]).text()
     }
 
+    /// One sample of the Prometheus page, by its name and labels as they are written there.
+    pub fn metric(&self, series: &str) -> Option<f64> {
+        let page = self.metrics_page();
+        page.lines().find_map(|line| {
+            let (name, value) = line.rsplit_once(' ')?;
+            (name == series).then(|| value.parse().ok())?
+        })
+    }
+
     /// Whether `/status/ready` answers 200.
     pub fn is_ready(&self) -> bool {
         answers_200(self.status(), "/status/ready")

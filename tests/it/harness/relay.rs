@@ -4,6 +4,7 @@
 use std::io::Write as _;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::door::Door;
 use super::wire::{Kind, Message, Reader};
@@ -13,6 +14,8 @@ use super::wire::{Kind, Message, Reader};
 pub enum Relaying {
     /// It reaches the manager.
     Pass,
+    /// It reaches the manager this much later.
+    Late(Duration),
     /// It gets this answer.
     Answer(u16, &'static str),
     /// It gets bytes that are not HTTP.
@@ -103,6 +106,10 @@ fn converse(shared: &Shared, mut client: TcpStream, manager: SocketAddr) {
             Relaying::Pass => forward(&request, manager).inspect(|answer| {
                 lock(&shared.answers).extend_from_slice(answer);
             }),
+            Relaying::Late(delay) => {
+                std::thread::sleep(delay);
+                forward(&request, manager)
+            }
             Relaying::Answer(status, body) => Some(in_wire_form(status, body.as_bytes())),
             Relaying::Garbage => Some(b"\x16\x03\x01 this is not HTTP\r\n\r\n\0".to_vec()),
             Relaying::Never => {

@@ -320,7 +320,7 @@ fn variables_tell_of_the_client_in_conditions_fields_and_logs() {
                 .map(|name| request.header(name).unwrap_or("-").to_owned())
         })
         .collect();
-    let failed = "FAILED:unable to get local issuer certificate";
+    let failed = "FAILED:unable to verify the first certificate";
     assert_eq!(told[0], ["unknown", failed, "[]"]);
     assert_eq!(told[1], ["unknown", "NONE", "[]"]);
     assert_eq!(told[2][0], "unknown");

@@ -1,14 +1,17 @@
 //! TLS as clients see it: which certificate a name gets, and which names get none. By the real
 //! `openssl s_client` and `curl` wherever they can say it.
 
+mod audit;
 mod client_auth;
 mod client_chains;
 mod client_identity;
 mod client_paths;
 mod client_rules;
+mod clients;
 mod generations;
 mod inbound;
 mod names;
+mod on_demand;
 mod pairs;
 mod sessions;
 mod visitor;
@@ -160,6 +163,11 @@ fn curl(gateway: &Gateway, url_host: &str, args: &[&str]) -> (Option<i32>, Strin
         .expect("curl is installed (scripts/setup.sh)");
     let status = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.code(), status)
+}
+
+/// Waits until the log says so: a request is logged after its answer was sent.
+fn await_log(gateway: &Gateway, said: &str) {
+    wait_until(said, || gateway.log().contains(said));
 }
 
 /// The `client` of an item: a CA, literal or reference, and further members.
