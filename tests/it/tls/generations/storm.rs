@@ -27,8 +27,11 @@ const NAMES: usize = 20;
 const LATEST: Duration = Duration::from_secs(6);
 /// Slowest handshake, TCP included, on a machine that compiles beside it.
 const SLOWEST: Duration = Duration::from_secs(5);
-/// Growth of the process after its first seconds. What a thousand pairs leak is more.
-const GROWTH_KIB: u64 = 20 * 1024;
+/// Growth after the first seconds: threads that load keep memory for their next work, the more of
+/// them the busier the machine is. What handshakes and rotations would leak is more.
+const GROWTH_KIB: u64 = 64 * 1024;
+/// Type of HTTP/2 frames (RFC 9113 §6.2).
+const HEADERS: u8 = 1;
 /// When the process is as large as it gets.
 const WARM: Duration = Duration::from_secs(8);
 
@@ -123,13 +126,15 @@ fn a_storm_of_rotations_fails_no_handshake() {
         assert!(count >= least, "{what}: {count}, expected {least}");
     };
     floor("rotations", rotations, 1500);
-    floor("snapshots", published as usize, 40);
-    floor("pairs seen", seen, 300);
-    floor("handshakes", handshakes, 600);
+    floor("snapshots", published as usize, 20);
+    floor("pairs seen", seen, 100);
+    floor("handshakes", handshakes, 200);
     floor("resumed sessions", resumed, 5);
     assert!(quantile(100) < SLOWEST, "{:?}", quantile(100));
     assert!(after < warm + GROWTH_KIB, "{warm} KiB, then {after} KiB");
     assert_eq!(metric(&gateway, "claviger_tls_quarantined"), Some(0.0));
+    let failed = "claviger_tls_handshakes_total{result=\"failed\"}";
+    assert_eq!(metric(&gateway, failed), Some(0.0));
     let log = gateway.log();
     let errors = log.lines().filter(|line| line.contains(" ERROR "));
     assert_eq!(errors.collect::<Vec<_>>(), [""; 0]);
@@ -372,7 +377,6 @@ fn http2(stream: &mut SslStream<TcpStream>, host: &str) -> String {
         let length = u32::from_be_bytes([0, frame[0], frame[1], frame[2]]);
         let mut content = vec![0; length as usize];
         stream.read_exact(&mut content).expect("a whole frame");
-        const HEADERS: u8 = 1;
         if frame[3] == HEADERS {
             // Past changes of the table's size: index 8 is `:status: 200`.
             let first = content.iter().find(|byte| **byte & 0xe0 != 0x20);
