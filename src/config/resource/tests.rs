@@ -299,7 +299,7 @@ fn upstream_fields_hold_their_rules() {
             ),
             (
                 "{nodes: {}, scheme: grpcs, tls: {alpn: [http/1.1]}}",
-                &["grpcs needs h2 in tls.alpn"],
+                &[": grpcs needs h2 in tls.alpn"],
             ),
             (
                 "{nodes: {}, tls: {client_cert: short, client_key: $env://B}}",
