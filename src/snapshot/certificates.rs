@@ -201,7 +201,7 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
     let auth = clients
         .as_ref()
         .map(|clients| clients.as_ref().map(|guard| &guard.auth));
-    let mut identity = identity(item, &pairs, auth.map_err(|()| ()), scope);
+    let mut identity = identity(item, &pairs, auth.map_err(|_| ()), scope);
     identity.guards_clients = config.client.is_some();
     SslUnit {
         identity: Some(Arc::new(identity)),
