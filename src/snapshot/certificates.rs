@@ -234,7 +234,7 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
     let auth = clients
         .as_ref()
         .map(|clients| clients.as_ref().map(|guard| &guard.auth));
-    let mut identity = identity(item, &pairs, auth.map_err(|()| ()), scope);
+    let mut identity = identity(item, &pairs, auth.map_err(|_| ()), scope);
     identity.guards_clients = config.client.is_some();
     let settled = quarantine::settle(identity, previous, scope);
     let kept = previous.filter(|_| settled.keeps_pairs);
