@@ -19,6 +19,7 @@ use openssl::ssl::{Ssl, SslOptions, SslSessionCacheMode};
 use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::ALPN;
 
+use crate::clock::Clock;
 use crate::tls::{SniStore, ffi};
 use accept::Accept;
 use hello::Hello;
@@ -76,6 +77,7 @@ pub fn tls_settings(
     names: Arc<dyn CurrentNames>,
     options: TlsOptions,
     refused: Arc<RefusedHandshakes>,
+    clock: Arc<dyn Clock>,
 ) -> Result<TlsSettings, TlsSetupError> {
     let chosen = Ssl::new_ex_index()?;
     let accept = Box::new(Accept { chosen });
@@ -98,6 +100,7 @@ pub fn tls_settings(
         options,
         refused,
         chosen,
+        clock,
     };
     settings.set_client_hello_callback(move |ssl, alert| hello.decide(ssl, alert));
     Ok(settings)

@@ -148,6 +148,8 @@ pub fn run(
         status: Arc::clone(&status),
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
+        clock: Arc::clone(&clock),
+        expiry_notice: bootstrap.claviger.tls.expiry_notice,
     }));
     if let Some(access_log) = &access_log {
         metrics.register(Arc::new(access_log.clone()));
@@ -299,6 +301,7 @@ fn edge(
             Arc::new(names),
             settings::tls_options(bootstrap),
             Arc::clone(&refused),
+            Arc::new(SystemClock),
         )?;
         edge.service()
             .add_tls_with_settings(&address.to_string(), None, tls);

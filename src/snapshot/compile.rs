@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pingora_core::protocols::tls::CaType;
 use serde_json::Value;
@@ -15,7 +15,7 @@ use super::uses::Uses;
 use super::{ItemCount, Snapshot, advice, consumers, duplicates, plugins, rest};
 use crate::callout;
 use crate::clock::Clock;
-use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE};
+use crate::config::bootstrap::{PLUGIN_ATTR, TRUSTED_CERTIFICATE, TlsExtras};
 use crate::config::resource::{Item, KeepalivePoolConfig};
 use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -24,7 +24,7 @@ use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CaBundle, CertificateError};
+use crate::tls::{CaBundle, CertificateError, Chains};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -59,6 +59,31 @@ pub struct CompileEnv {
     pub throttle: Option<Arc<Throttle>>,
     /// What servers that plugins call must prove, where the setting is no reference.
     pub trust: callout::Trust,
+    /// What holds for certificates of all items.
+    pub certificates: CertificateRules,
+}
+
+/// What holds for the certificates of all items (`claviger.tls`).
+pub struct CertificateRules {
+    /// A certificate that ends sooner is warned about.
+    pub expiry_notice: Duration,
+    /// Whether a certificate is presented past its end, for want of a better one; an item may say
+    /// otherwise.
+    pub serve_expired: bool,
+    /// The chains in use.
+    pub chains: Chains,
+}
+
+impl Default for CertificateRules {
+    /// As `config.yaml` without `claviger.tls`.
+    fn default() -> Self {
+        let settings = TlsExtras::default();
+        Self {
+            expiry_notice: settings.expiry_notice,
+            serve_expired: settings.serve_expired,
+            chains: Chains::new(),
+        }
+    }
 }
 
 /// One compilation's view of the environment, metadata resolved.
@@ -80,6 +105,8 @@ pub struct Compilation<'a> {
     settings: HashMap<Arc<str>, Resolved>,
     /// Trust of verified upstreams that name none, where it is a reference.
     pub(super) trust: Option<Trust>,
+    /// The clock was set back since the previous snapshot: what that said of validity may be wrong.
+    pub(super) was_set_back: bool,
     /// Pieces that were built and not reused, consumers aside.
     built: AtomicUsize,
 }
@@ -120,6 +147,11 @@ impl Compilation<'_> {
     /// A piece is being built.
     pub(super) fn count(&self) {
         self.built.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a piece that is to be looked at again then must be built anew.
+    pub(super) fn is_due(&self, review: Option<SystemTime>) -> bool {
+        self.was_set_back || review.is_some_and(|at| at <= self.now)
     }
 
     /// Whether resources may use the plugin.
@@ -268,13 +300,14 @@ pub fn compile(
         metadata,
         settings,
         trust,
+        was_set_back: previous.is_some_and(|previous| previous.rest.was_set_back(now)),
         built: AtomicUsize::new(0),
     };
     // Of documents that were compiled before, only what holds a changed value can differ.
     let same = previous.filter(|previous| previous.of.is(&documents.identity));
     let touched = same.map(|same| same.uses.touched_by(&view.changed_since(&same.view)));
     let rest = match (same, &touched) {
-        (Some(same), Some(touched)) if !touched.rest => same.rest.clone(),
+        (Some(same), Some(touched)) if !touched.rest && !same.is_due(now) => same.rest.clone(),
         _ => rest::compile(documents, previous, &run),
     };
     let consumers = match (same, &touched) {

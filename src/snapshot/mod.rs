@@ -9,6 +9,7 @@ pub mod compile;
 mod consumers;
 mod duplicates;
 pub mod graph;
+mod parallel;
 mod plugins;
 pub mod references;
 mod rest;
@@ -24,6 +25,8 @@ mod uses;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+pub use certificates::{CertificateReport, CertificateState};
 
 use crate::config::Identity;
 use crate::config::resource::TimeoutConfig;
@@ -87,17 +90,6 @@ pub struct CompiledRoute {
     pub outcome: Outcome,
 }
 
-/// A served certificate, for metrics.
-#[derive(Debug, Clone)]
-pub struct CertificateReport {
-    /// Id of the `ssls` item.
-    pub ssl: Arc<str>,
-    /// Its names.
-    pub names: Vec<String>,
-    /// End of validity of the pair that ends first; `None` where the item refuses.
-    pub not_after: Option<SystemTime>,
-}
-
 /// How many items of a kind there are, and how many of them refuse.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ItemCount {
@@ -125,7 +117,7 @@ pub struct Snapshot {
     pub consumers: Arc<Consumers>,
     /// Certificates by name.
     pub names: Arc<SniStore>,
-    /// Certificates, for metrics.
+    /// Certificates, for metrics and people.
     pub certificates: Arc<[CertificateReport]>,
     /// Counts by kind (`routes`, `consumers`, …).
     pub counts: HashMap<&'static str, ItemCount>,
@@ -148,4 +140,13 @@ pub struct Snapshot {
     roster: roster::Roster,
     /// The other pieces, for reuse.
     rest: Arc<rest::Rest>,
+}
+
+impl Snapshot {
+    /// Whether the passing of time alone changed what is served or to be said: a certificate is
+    /// close to its end or past it, another has become valid, or the clock was set back.
+    #[must_use]
+    pub fn is_due(&self, now: SystemTime) -> bool {
+        self.rest.is_due(now)
+    }
 }

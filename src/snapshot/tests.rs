@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use http::Method;
 
-use super::compile::{CompileEnv, compile};
+use super::compile::{CertificateRules, CompileEnv, compile};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::parse;
@@ -50,6 +50,7 @@ impl Bench {
                 resolver: Arc::new(resolver.expect("nothing is asked yet")),
                 throttle: None,
                 trust: crate::callout::Trust::System,
+                certificates: CertificateRules::default(),
             },
         }
     }

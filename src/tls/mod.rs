@@ -3,16 +3,23 @@
 #![deny(unsafe_code)]
 
 pub mod certificate;
+pub mod chains;
 pub mod client_auth;
 pub mod dev;
 pub mod ffi;
+pub mod key;
 pub mod pair;
+mod pem;
 pub mod policy;
 pub mod sni;
 pub mod sni_store;
 
-pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
+pub use certificate::{
+    CaBundle, CertificateError, CertificateWarning, CertifiedKey, Moment, Purpose, Validity,
+};
+pub use chains::Chains;
 pub use client_auth::ClientAuth;
+pub use key::{KeyAlgorithm, KeySlot};
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};

@@ -6,14 +6,15 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::certificate::CertifiedKey;
+use super::certificate::{CertifiedKey, Validity};
 use super::policy::TlsPolicy;
 use super::sni::{MAX_NAME, lower_case};
 
 /// Whether an identity can serve.
 #[derive(Debug)]
 pub enum IdentityState {
-    /// Pairs to install, one per kind of key; never empty.
+    /// Pairs that may be presented; never empty. Which of them are, depends on the moment:
+    /// [`TlsIdentity::presented`].
     Serving {
         /// The pairs.
         pairs: Vec<Arc<CertifiedKey>>,
@@ -35,6 +36,8 @@ pub struct TlsIdentity {
     pub policy: TlsPolicy,
     /// Earliest end of validity of its pairs; `None` where it refuses.
     pub not_after: Option<SystemTime>,
+    /// Whether a pair is presented past its end, for want of a better one. Default false.
+    pub serve_expired: bool,
     /// Whether requests for its names must come over a handshake that saw a client certificate.
     /// True also where that cannot be set up and the identity refuses: a connection made for
     /// another name must not get around it.
@@ -52,6 +55,7 @@ impl TlsIdentity {
             id,
             state: IdentityState::Serving { pairs },
             not_after: Some(not_after),
+            serve_expired: false,
             guards_clients: policy.client().is_some(),
             policy,
         }
@@ -65,9 +69,51 @@ impl TlsIdentity {
             id,
             state: IdentityState::Refused { reason },
             not_after: None,
+            serve_expired: false,
             guards_clients: policy.client().is_some(),
             policy,
         }
+    }
+}
+
+impl TlsIdentity {
+    /// The pairs that may be presented at this moment, at most one per [`super::KeySlot`]: the
+    /// first that is valid; else, with [`Self::serve_expired`], the first that expired.
+    pub fn presented(&self, now: SystemTime) -> impl Iterator<Item = &Arc<CertifiedKey>> {
+        let pairs = match &self.state {
+            IdentityState::Serving { pairs } => &pairs[..],
+            IdentityState::Refused { .. } => &[],
+        };
+        let rank = move |pair: &CertifiedKey| match pair.validity(now) {
+            Validity::Valid => Some(0),
+            Validity::Expired if self.serve_expired => Some(1),
+            Validity::Expired | Validity::Early => None,
+        };
+        pairs.iter().enumerate().filter_map(move |(place, pair)| {
+            let own = rank(pair)?;
+            let slot = pair.algorithm().slot();
+            let rivals = pairs.iter().enumerate();
+            let mut rivals = rivals.filter(|(_, rival)| rival.algorithm().slot() == slot);
+            let beaten = rivals.any(|(at, rival)| {
+                rank(rival).is_some_and(|other| other < own || other == own && at < place)
+            });
+            (!beaten).then_some(pair)
+        })
+    }
+
+    /// Which of its pairs are past their end and not presented for that, one bit for each: sessions
+    /// made while it was another set do not resume.
+    #[must_use]
+    pub fn lapsed(&self, now: SystemTime) -> u64 {
+        let IdentityState::Serving { pairs } = &self.state else {
+            return 0;
+        };
+        if self.serve_expired || self.not_after.is_none_or(|end| now < end) {
+            return 0;
+        }
+        let pairs = (0..u64::BITS).zip(pairs);
+        let lapsed = pairs.filter(|(_, pair)| pair.validity(now) == Validity::Expired);
+        lapsed.fold(0, |bits, (bit, _)| bits | 1 << bit)
     }
 }
 

@@ -38,6 +38,9 @@ pub struct SslConfig {
     pub client: Option<SslClientConfig>,
     /// Allowed protocols (`TLSv1.1` `TLSv1.2` `TLSv1.3`); empty takes the global list.
     pub ssl_protocols: Vec<String>,
+    /// Whether a certificate of the item is presented past its end; `None` takes what
+    /// `claviger.tls.serve_expired` says.
+    pub serve_expired: Option<bool>,
     /// False hides the item (`status: 0`).
     pub enabled: bool,
     /// Labels.
@@ -130,6 +133,7 @@ fn field(
                 check.word(node, &["TLSv1.1", "TLSv1.2", "TLSv1.3"])
             });
         }
+        "serve_expired" => ssl.serve_expired = check.boolean(&node),
         "status" => ssl.enabled = check.int(&node, 0..=1) != Some(0),
         "ocsp_stapling" => check.warn(node.at, "unsupported", "OCSP stapling is not supported yet"),
         _ => return false,

@@ -14,7 +14,7 @@ use pingora_core::tls::ext;
 
 use super::hello::ChosenIndex;
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::{CertifiedKey, IdentityState};
+use crate::tls::CertifiedKey;
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -28,11 +28,8 @@ impl TlsAccept for Accept {
         let Some(chosen) = ssl.ex_data(self.chosen) else {
             return;
         };
-        let identity = chosen.identity.clone();
-        let IdentityState::Serving { pairs } = &identity.state else {
-            return;
-        };
-        for pair in pairs {
+        let (identity, at) = (chosen.identity.clone(), chosen.at);
+        for pair in identity.presented(at) {
             if let Err(error) = install(ssl, pair) {
                 log::error!(
                     "openssl refused a certificate of ssl {}: {error}",

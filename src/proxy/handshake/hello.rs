@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslOptions, SslRef, SslVersion};
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
+use crate::clock::Clock;
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
 use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, ffi};
 
@@ -19,6 +21,8 @@ pub(super) struct Chosen {
     pub sni: Option<Box<str>>,
     /// The same, or the name assumed where it sent none.
     pub served_as: Box<str>,
+    /// When: which pairs are valid is decided once.
+    pub at: SystemTime,
 }
 
 /// Where [`Chosen`] stands on a connection.
@@ -30,6 +34,7 @@ pub(super) struct Hello {
     pub options: TlsOptions,
     pub refused: Arc<RefusedHandshakes>,
     pub chosen: ChosenIndex,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The alert a handshake ends with.
@@ -67,8 +72,18 @@ impl Hello {
             log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
             return Err(SslAlert::INTERNAL_ERROR);
         }
+        let at = self.clock.wall();
+        if identity.presented(at).next().is_none() {
+            self.refused.expired.fetch_add(1, Ordering::Relaxed);
+            log::warn!(
+                "ssl {} refuses handshakes: no certificate of it is valid now",
+                identity.id
+            );
+            return Err(SslAlert::INTERNAL_ERROR);
+        }
         let fallback = self.options.fallback_sni.as_deref();
         let chosen = Chosen {
+            at,
             identity,
             served_as: sni.or(fallback).unwrap_or_default().into(),
             sni: sni.map(Box::from),
@@ -125,7 +140,8 @@ impl Hello {
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
         let policy = &chosen.identity.policy;
         set_protocols(ssl, policy.protocols())?;
-        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as))?;
+        let lapsed = chosen.identity.lapsed(chosen.at);
+        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as, lapsed))?;
         if let Some(client) = policy.client() {
             client.require(ssl)?;
         }

@@ -22,7 +22,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::plugins::ctx::TlsInfo;
 use crate::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
 use crate::tls::{
-    CaBundle, ClientAuth, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy, choose_pair,
+    CaBundle, Chains, ClientAuth, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy, choose_pair,
 };
 
 /// Answers with the facts of the connection.
@@ -61,6 +61,7 @@ impl Server {
             Arc::new(move || current.load_full()),
             options,
             refused.clone(),
+            Arc::new(SystemClock),
         )
         .expect("settings");
         let free = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -161,7 +162,7 @@ fn identity(id: &str, leaves: &[Issued], policy: TlsPolicy) -> Arc<TlsIdentity> 
     let pairs = leaves.iter().filter_map(|leaf| {
         let cert = &crate::secrets::Secret::from(leaf.cert_pem.clone());
         let key = &leaf.key_pem;
-        choose_pair(Newest::Values { cert, key }, None, now).serving
+        choose_pair(Newest::Values { cert, key }, None, now, &Chains::new()).serving
     });
     Arc::new(TlsIdentity::serving(id.into(), pairs.collect(), policy))
 }

@@ -109,6 +109,7 @@ impl Server {
             Arc::new(move || names.clone()),
             TlsOptions::default(),
             Arc::new(RefusedHandshakes::default()),
+            Arc::new(SystemClock),
         );
         let settings = settings.expect("settings");
         service
