@@ -1,5 +1,6 @@
 //! Whole compilations from YAML: what is refused, what wins, what is reused.
 
+mod certificates;
 mod rotation;
 
 use std::collections::HashMap;

@@ -175,4 +175,34 @@ mod tests {
         assert!(choice.serving.is_none());
         assert_eq!(choice.finding, Some(PairError::Missing(reason.into())));
     }
+
+    #[test]
+    fn of_pairs_that_are_not_valid_the_newest_is_kept_for_its_time() {
+        let clock = ManualClock::new();
+        let now = clock.wall();
+        let (cert, key) = leaf(&LeafOptions {
+            starts_in_secs: 1000,
+            ..LeafOptions::default()
+        });
+        let newest = Newest::Values {
+            cert: &cert,
+            key: &key,
+        };
+        let early = choose_pair(newest, None, now, &Chains::new());
+        let pair = early.serving.expect("kept");
+        let at = pair.not_before();
+        let finding = CertificateError::NotYetValid { at };
+        assert_eq!(early.finding, Some(finding.into()));
+        let (old_cert, old_key) = leaf(&LeafOptions::default());
+        let old = CertifiedKey::parse(old_cert.expose(), &old_key).expect("pair");
+        let old = Arc::new(old);
+        let meanwhile = choose_pair(newest, Some(&old), now, &Chains::new());
+        assert!(Arc::ptr_eq(&meanwhile.serving.expect("serves"), &old));
+        let then = choose_pair(newest, Some(&old), at, &Chains::new());
+        assert_eq!(
+            then.serving.expect("serves").fingerprint(),
+            pair.fingerprint()
+        );
+        assert_eq!(then.finding, None);
+    }
 }

@@ -254,7 +254,11 @@ pub(super) fn covers(name: &str, pattern: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::clock::{Clock, ManualClock};
+    use crate::tls::dev::{Authority, KeyKind, LeafOptions};
     use crate::tls::policy::Protocols;
 
     fn store(entries: &[(&str, &[&str])]) -> SniStore {
@@ -314,5 +318,47 @@ mod tests {
     fn names_too_long_for_any_certificate_are_not_found() {
         let store = store(&[("any", &["*"])]);
         assert_eq!(found(&store, &"a".repeat(256)), None);
+    }
+
+    fn pair(key: KeyKind, ends_in_secs: i64) -> Arc<CertifiedKey> {
+        let options = LeafOptions {
+            key,
+            ends_in_secs,
+            ..LeafOptions::default()
+        };
+        let issued = Authority::new().and_then(|ca| ca.issue(&["a.test"], &options));
+        let issued = issued.expect("leaf");
+        let pair = CertifiedKey::parse(issued.cert_pem.as_bytes(), &issued.key_pem);
+        Arc::new(pair.expect("pair"))
+    }
+
+    #[test]
+    fn the_first_valid_pair_of_each_kind_is_presented() {
+        let now = ManualClock::new().wall();
+        let pairs = vec![
+            pair(KeyKind::EcdsaP256, 100),
+            pair(KeyKind::Ed25519, 5000),
+            pair(KeyKind::EcdsaP384, 1000),
+        ];
+        let policy = TlsPolicy::new("1", Protocols::default(), None, 0);
+        let mut identity = TlsIdentity::serving("1".into(), pairs.clone(), policy);
+        let in_secs = |secs| now + Duration::from_secs(secs);
+        let presented = |identity: &TlsIdentity, at| {
+            let place =
+                |one: &Arc<CertifiedKey>| pairs.iter().position(|pair| Arc::ptr_eq(pair, one));
+            identity.presented(at).filter_map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(presented(&identity, in_secs(0)), [0, 1]);
+        assert_eq!(presented(&identity, in_secs(200)), [1, 2]);
+        assert_eq!(presented(&identity, in_secs(2000)), [1]);
+        assert_eq!(presented(&identity, in_secs(6000)), []);
+        assert_eq!(presented(&identity, now - Duration::from_secs(4000)), []);
+        let lapsed = [0, 200, 2000, 6000].map(|secs| identity.lapsed(in_secs(secs)));
+        assert_eq!(lapsed, [0b000, 0b001, 0b101, 0b111]);
+        identity.serve_expired = true;
+        assert_eq!(presented(&identity, in_secs(200)), [1, 2]);
+        assert_eq!(presented(&identity, in_secs(6000)), [0, 1]);
+        assert_eq!(identity.lapsed(in_secs(6000)), 0, "nothing is left out");
+        assert_eq!(presented(&identity, now - Duration::from_secs(4000)), []);
     }
 }
