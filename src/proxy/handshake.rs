@@ -20,7 +20,7 @@ use pingora_core::listeners::tls::TlsSettings;
 use pingora_core::protocols::tls::ALPN;
 
 use crate::clock::Clock;
-use crate::tls::{SniStore, ffi};
+use crate::tls::{SniStore, ffi, present};
 use accept::Accept;
 use hello::Hello;
 pub use refused::RefusedHandshakes;
@@ -82,12 +82,7 @@ pub fn tls_settings(
     let chosen = Ssl::new_ex_index()?;
     let accept = Box::new(Accept { chosen });
     let mut settings = TlsSettings::with_callbacks(accept).map_err(TlsSetupError::Pingora)?;
-    if let Some(ciphers) = &options.ciphers {
-        settings
-            .set_cipher_list(ciphers)
-            .map_err(TlsSetupError::Ciphers)?;
-    }
-    settings.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
+    present::settle(&mut settings, options.ciphers.as_deref()).map_err(TlsSetupError::Ciphers)?;
     if !options.session_tickets {
         settings.set_options(SslOptions::NO_TICKET);
     }

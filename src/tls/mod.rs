@@ -11,6 +11,7 @@ pub mod key;
 pub mod pair;
 mod pem;
 pub mod policy;
+pub mod present;
 pub mod sni;
 pub mod sni_store;
 

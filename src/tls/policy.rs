@@ -127,13 +127,10 @@ impl TlsPolicy {
 
     /// Session id context for `name`: a session resumes under the same policy **and** name only,
     /// so that no session carries trust from one name to another (`spec/04` §4, CVE fix #12366).
-    /// `lapsed` is [`super::TlsIdentity::lapsed`]: no session outlives the certificate it was made
-    /// with.
     #[must_use]
-    pub fn session_context(&self, name: &str, lapsed: u64) -> [u8; 32] {
+    pub fn session_context(&self, name: &str) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(&self.identity);
-        digest.update(&lapsed.to_be_bytes());
         digest.update(name.as_bytes());
         digest.finish()
     }
@@ -164,16 +161,15 @@ mod tests {
             TlsPolicy::new(id, protocols, None, generation)
         };
         let base = policy("1", &["TLSv1.3"], 0);
-        let context = base.session_context("a.test", 0);
-        assert_eq!(context, base.session_context("a.test", 0));
-        assert_ne!(context, base.session_context("b.test", 0));
-        assert_ne!(context, base.session_context("a.test", 1), "a pair lapsed");
+        let context = base.session_context("a.test");
+        assert_eq!(context, base.session_context("a.test"));
+        assert_ne!(context, base.session_context("b.test"));
         for other in [
             policy("2", &["TLSv1.3"], 0),
             policy("1", &["TLSv1.2", "TLSv1.3"], 0),
             policy("1", &["TLSv1.3"], 1),
         ] {
-            assert_ne!(context, other.session_context("a.test", 0));
+            assert_ne!(context, other.session_context("a.test"));
         }
     }
 }

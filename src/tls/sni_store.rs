@@ -6,6 +6,8 @@ use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use openssl::sha::Sha256;
+
 use super::certificate::{CertifiedKey, Validity};
 use super::policy::TlsPolicy;
 use super::sni::{MAX_NAME, lower_case};
@@ -101,10 +103,23 @@ impl TlsIdentity {
         })
     }
 
-    /// Which of its pairs are past their end and not presented for that, one bit for each: sessions
-    /// made while it was another set do not resume.
+    /// Session id context for `name`: that of the policy, and another one each time a pair has ended
+    /// and is not presented for that. So no session outlives the certificate it was made with.
     #[must_use]
-    pub fn lapsed(&self, now: SystemTime) -> u64 {
+    pub fn session_context(&self, name: &str, now: SystemTime) -> [u8; 32] {
+        let context = self.policy.session_context(name);
+        let lapsed = self.lapsed(now);
+        if lapsed == 0 {
+            return context;
+        }
+        let mut digest = Sha256::new();
+        digest.update(&context);
+        digest.update(&lapsed.to_be_bytes());
+        digest.finish()
+    }
+
+    /// Which of its pairs are past their end and not presented for that, one bit for each.
+    fn lapsed(&self, now: SystemTime) -> u64 {
         let IdentityState::Serving { pairs } = &self.state else {
             return 0;
         };
@@ -355,6 +370,14 @@ mod tests {
         assert_eq!(presented(&identity, now - Duration::from_secs(4000)), []);
         let lapsed = [0, 200, 2000, 6000].map(|secs| identity.lapsed(in_secs(secs)));
         assert_eq!(lapsed, [0b000, 0b001, 0b101, 0b111]);
+        let contexts = [0, 200, 300, 2000].map(|secs| identity.session_context("a", in_secs(secs)));
+        assert_eq!(contexts[0], identity.policy.session_context("a"));
+        assert_ne!(
+            contexts[0], contexts[1],
+            "a session ends with its certificate"
+        );
+        assert_eq!(contexts[1], contexts[2]);
+        assert_ne!(contexts[2], contexts[3]);
         identity.serve_expired = true;
         assert_eq!(presented(&identity, in_secs(200)), [1, 2]);
         assert_eq!(presented(&identity, in_secs(6000)), [0, 1]);

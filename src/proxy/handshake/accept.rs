@@ -6,15 +6,12 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use openssl::error::ErrorStack;
-use openssl::ssl::SslRef;
 use pingora_core::listeners::TlsAccept;
 use pingora_core::protocols::tls::TlsRef;
-use pingora_core::tls::ext;
 
 use super::hello::ChosenIndex;
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::CertifiedKey;
+use crate::tls::present;
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -29,13 +26,9 @@ impl TlsAccept for Accept {
             return;
         };
         let (identity, at) = (chosen.identity.clone(), chosen.at);
-        for pair in identity.presented(at) {
-            if let Err(error) = install(ssl, pair) {
-                log::error!(
-                    "openssl refused a certificate of ssl {}: {error}",
-                    identity.id
-                );
-            }
+        if let Err(refused) = present::present(ssl, identity.presented(at)) {
+            let (id, why) = (&identity.id, &refused.source);
+            log::error!("ssl {id}: {refused}: {why}");
         }
     }
 
@@ -56,14 +49,4 @@ impl TlsAccept for Accept {
             resumed: ssl.session_reused(),
         })))
     }
-}
-
-/// OpenSSL keeps one pair and chain per kind of key and picks by what the client can verify.
-fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
-    ext::ssl_use_certificate(ssl, pair.leaf())?;
-    ext::ssl_use_private_key(ssl, pair.key())?;
-    for link in pair.intermediates() {
-        ext::ssl_add_chain_cert(ssl, link)?;
-    }
-    Ok(())
 }

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslOptions, SslRef, SslVersion};
+use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
 use crate::clock::Clock;
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
-use crate::tls::{IdentityState, Protocol, Protocols, TlsIdentity, ffi};
+use crate::tls::{IdentityState, TlsIdentity, ffi, present};
 
 /// What was decided for one connection.
 pub(super) struct Chosen {
@@ -138,39 +138,10 @@ impl Hello {
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        let policy = &chosen.identity.policy;
-        set_protocols(ssl, policy.protocols())?;
-        let lapsed = chosen.identity.lapsed(chosen.at);
-        ffi::set_session_context(ssl, &policy.session_context(&chosen.served_as, lapsed))?;
-        if let Some(client) = policy.client() {
-            client.require(ssl)?;
-        }
+        let identity = &chosen.identity;
+        let context = identity.session_context(&chosen.served_as, chosen.at);
+        present::hold_to(ssl, &identity.policy, &context)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())
     }
-}
-
-fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
-    let mut clear = SslOptions::empty();
-    let mut set = SslOptions::empty();
-    for protocol in Protocol::ALL {
-        let refuse = match protocol {
-            Protocol::Tls11 => SslOptions::NO_TLSV1_1,
-            Protocol::Tls12 => SslOptions::NO_TLSV1_2,
-            Protocol::Tls13 => SslOptions::NO_TLSV1_3,
-        };
-        if allowed.allows(protocol) {
-            clear |= refuse;
-        } else {
-            set |= refuse;
-        }
-    }
-    ffi::change_options(ssl, set, clear);
-    if allowed.allows(Protocol::Tls11) {
-        // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
-        // checked at load, so the level guards nothing else here.
-        ssl.set_security_level(0);
-        ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
-    }
-    Ok(())
 }

@@ -15,6 +15,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::proxy::handshake::{RefusedHandshakes, TlsOptions, tls_settings};
 use crate::tls::dev::{Authority, LeafOptions};
 use crate::tls::{CertifiedKey, Protocols, SniEntry, SniStore, TlsIdentity, TlsPolicy};
