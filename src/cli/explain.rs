@@ -2,6 +2,8 @@
 //! manager, what state it is in, and what refuses without it. Asks the managers, reads no value
 //! where they can answer without, prints none.
 
+mod certificates;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use super::ConfigArgs;
 use super::check::{Asking, Checked, Compiled};
 use super::run::load;
 use crate::secrets::{Presumed, ProbeReport};
+use crate::snapshot::CertificateReport;
 use crate::snapshot::graph::{self, Use, manager_of};
 
 /// Arguments of `claviger explain`.
@@ -74,6 +77,7 @@ struct Explained<'a> {
     compiled: &'a Compiled,
     managers: Vec<Manager<'a>>,
     references: Vec<(&'a ProbeReport, Vec<&'a Use>)>,
+    certificates: Vec<&'a CertificateReport>,
     /// Everything was asked for.
     whole: bool,
 }
@@ -120,12 +124,13 @@ impl<'a> Explained<'a> {
             compiled,
             managers: named.into_iter().map(manager).collect(),
             references,
+            certificates: certificates::told(&compiled.snapshot, about),
             whole: about.is_none(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.managers.is_empty() && self.references.is_empty()
+        self.managers.is_empty() && self.references.is_empty() && self.certificates.is_empty()
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -144,6 +149,9 @@ impl<'a> Explained<'a> {
                 )?;
             }
         }
+        for item in &self.certificates {
+            certificates::write(item, out)?;
+        }
         if !self.whole {
             return Ok(());
         }
@@ -158,6 +166,8 @@ impl<'a> Explained<'a> {
         let mut json = json!({
             "managers": self.managers.iter().map(Manager::json).collect::<Vec<_>>(),
             "references": references.map(|(report, uses)| reference_json(report, uses))
+                .collect::<Vec<_>>(),
+            "certificates": self.certificates.iter().map(|item| certificates::json(item))
                 .collect::<Vec<_>>(),
         });
         if self.whole {

@@ -73,7 +73,9 @@ fn begin(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
         let behind = &start[BEGIN.len()..];
         let line = memchr::memchr2(b'\n', b'\r', behind).unwrap_or(behind.len());
         let label = behind[..line].trim_ascii_end().strip_suffix(DASHES);
+        // A text whose line ends were escaped is one line, which ends in dashes, too.
         if let Some(label) = label
+            && memchr::memmem::find(label, b"--").is_none()
             && begins_line(text, at)
         {
             return Some((label, start, &behind[line..]));
@@ -134,6 +136,7 @@ mod tests {
             assert_eq!(labels(text), [Err(Torn)], "{text}");
         }
         assert_eq!(labels("no block; -----BEGIN A-----, END"), []);
+        assert_eq!(labels("-----BEGIN A-----\\nAQI=\\n-----END A-----"), []);
         assert_eq!(labels(""), []);
     }
 

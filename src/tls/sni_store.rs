@@ -347,6 +347,8 @@ mod tests {
         Arc::new(pair.expect("pair"))
     }
 
+    const NONE: [usize; 0] = [];
+
     #[test]
     fn the_first_valid_pair_of_each_kind_is_presented() {
         let now = ManualClock::new().wall();
@@ -366,8 +368,8 @@ mod tests {
         assert_eq!(presented(&identity, in_secs(0)), [0, 1]);
         assert_eq!(presented(&identity, in_secs(200)), [1, 2]);
         assert_eq!(presented(&identity, in_secs(2000)), [1]);
-        assert_eq!(presented(&identity, in_secs(6000)), []);
-        assert_eq!(presented(&identity, now - Duration::from_secs(4000)), []);
+        assert_eq!(presented(&identity, in_secs(6000)), NONE);
+        assert_eq!(presented(&identity, now - Duration::from_secs(4000)), NONE);
         let lapsed = [0, 200, 2000, 6000].map(|secs| identity.lapsed(in_secs(secs)));
         assert_eq!(lapsed, [0b000, 0b001, 0b101, 0b111]);
         let contexts = [0, 200, 300, 2000].map(|secs| identity.session_context("a", in_secs(secs)));
@@ -382,6 +384,6 @@ mod tests {
         assert_eq!(presented(&identity, in_secs(200)), [1, 2]);
         assert_eq!(presented(&identity, in_secs(6000)), [0, 1]);
         assert_eq!(identity.lapsed(in_secs(6000)), 0, "nothing is left out");
-        assert_eq!(presented(&identity, now - Duration::from_secs(4000)), []);
+        assert_eq!(presented(&identity, now - Duration::from_secs(4000)), NONE);
     }
 }

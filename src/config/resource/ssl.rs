@@ -91,6 +91,9 @@ pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, Ss
     ssl.pairs.extend(halves.cert.zip(halves.key));
     ssl.pairs.extend(halves.certs.into_iter().zip(halves.keys));
     ssl.labels = std::mem::take(&mut head.labels);
+    // Lists grow by fours, and there may be thousands of items.
+    ssl.pairs.shrink_to_fit();
+    ssl.snis.shrink_to_fit();
     (head, ssl)
 }
 

@@ -75,10 +75,10 @@ fn time_alone_makes_what_is_served_and_said_new_and_nothing_else() {
     assert_eq!(first.counts["ssls"].refused, 1);
 
     // A notice of 14 days begins on the sixth.
-    assert!(!first.is_due(at(24)) && first.is_due(at(24 * 6)));
+    assert!(!first.is_due(at(24)) && first.is_due(at(24 * 6 + 1)));
     let same = compile(Some(&first), at(24));
     assert_eq!(same.others_built, 0);
-    let noticed = compile(Some(&same), at(24 * 6));
+    let noticed = compile(Some(&same), at(24 * 6 + 1));
     assert_eq!(noticed.others_built, 1);
     assert!(about(&noticed, "short")[0].starts_with("the certificate expires on "));
     assert!(Arc::ptr_eq(
@@ -90,7 +90,7 @@ fn time_alone_makes_what_is_served_and_said_new_and_nothing_else() {
     let begun = compile(Some(&noticed), at(24 * 11));
     assert_eq!(begun.others_built, 1);
     assert!(about(&begun, "early").is_empty());
-    let ended = compile(Some(&begun), at(24 * 20));
+    let ended = compile(Some(&begun), at(24 * 20 + 1));
     assert!(about(&ended, "short")[0].ends_with("it is not presented any more"));
     assert_eq!(ended.counts["ssls"].refused, 1);
     assert!(!ended.is_due(at(24 * 100)));

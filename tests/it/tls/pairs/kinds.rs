@@ -215,3 +215,47 @@ fn keys_serve_in_every_form_that_tools_write() {
         }
     }
 }
+
+#[test]
+fn explain_tells_kind_end_and_fingerprint() {
+    let authority = Authority::new().unwrap();
+    let issued = issue(
+        &authority.intermediate("middle").unwrap(),
+        "a.test",
+        KeyKind::EcdsaP384,
+    );
+    let upstream = Upstream::start(Behaviour::ok());
+    let held = item("held", &["a.test"], &issued, "");
+    let referred = "  - { id: far, sni: b.test, cert: $env://NO_CERT, key: $env://NO_KEY }\n";
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("config.yaml"), "{}\n").unwrap();
+    let yaml = resources(&upstream, &[held, referred.to_owned()]) + "#END\n";
+    std::fs::write(dir.path().join("apisix.yaml"), yaml).unwrap();
+    std::fs::write(dir.path().join("a.pem"), &issued.cert_pem).unwrap();
+    let explain = |about: &str| {
+        let output = Command::new(crate::harness::gateway::program())
+            .args(["explain", "--config", "config.yaml", about])
+            .current_dir(dir.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let said = explain("ssls/held");
+    let mut lines = said.lines();
+    assert_eq!(lines.next(), Some("ssls/held: a.test"));
+    let pair = lines.next().unwrap_or_default();
+    assert!(
+        pair.starts_with("  pair 1: ECDSA P-384, 1 further in its chain, from "),
+        "{pair}"
+    );
+    let fingerprint = Command::new("openssl")
+        .args(["x509", "-noout", "-fingerprint", "-sha256", "-in", "a.pem"])
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    let fingerprint = String::from_utf8(fingerprint.stdout).unwrap();
+    let (_, hex) = fingerprint.trim().split_once('=').unwrap();
+    let hex = hex.replace(':', "").to_lowercase();
+    assert!(pair.ends_with(&format!(" UTC, sha256 {hex}")), "{pair}");
+    assert!(explain("ssls/far").contains("pair 1: its values were not read"));
+}

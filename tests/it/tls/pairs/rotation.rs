@@ -2,6 +2,7 @@
 
 use super::super::*;
 use super::{issue, more_pairs};
+use crate::harness::Connection;
 use claviger::tls::dev::KeyKind;
 use serde_json::json;
 
