@@ -64,6 +64,10 @@ it: ## tests that start the program
 chaos: ## two minutes of managers that misbehave at random, under load
 	@scripts/chaos.sh
 
+.PHONY: audit
+audit: ## testssl and sslyze against the real program; every finding is explained
+	@scripts/audit.sh
+
 .PHONY: golden
 golden: ## rewrite tests/golden; read the diff
 	CLAVIGER_GOLDEN=rewrite cargo $(RUNNER) --test golden --test it golden resource_files
@@ -83,14 +87,16 @@ ci: ## what CI runs
 ## Measuring it
 
 .PHONY: bench
-bench: ## CPU per request beside bare Pingora and nginx
+bench: ## CPU per request and per TLS handshake beside bare Pingora
 	@scripts/bench.sh
 	@scripts/bench-auth.sh
+	@scripts/bench-tls.sh
 
 .PHONY: bench-secrets
 bench-secrets: ## 100 000 consumers in OpenBao: load, memory, one rotation, beside their bars
 	@scripts/bench-secrets.sh
 
 .PHONY: bench-count
-bench-count: ## instructions per request under callgrind, beside bare Pingora
+bench-count: ## instructions per request and handshake under callgrind, beside bare Pingora
 	@scripts/bench-count.sh
+	@scripts/bench-tls-count.sh

@@ -56,11 +56,11 @@ status_of() { curl -sS -o /dev/null -w '%{http_code}' --max-time 10 --noproxy '*
 # target_dir: where cargo puts what it builds.
 target_dir() { echo "${CARGO_TARGET_DIR:-$PWD/target}"; }
 
-# build_program [PROFILE] [claviger|bare]: builds it and prints its path. `dev` is ready soonest and
+# build_program [PROFILE] [claviger|bare|tls-load]: builds it and prints its path. `dev` is ready soonest and
 # shares its work with the tests; `quick` and `release` are faster once they run.
 build_program() {
     local profile=${1:-dev} name=${2:-claviger} manifest=Cargo.toml folder=${1:-dev}
-    [[ $name == claviger ]] || manifest=benches/$name/Cargo.toml
+    [[ $name == claviger ]] || manifest=benches/bare/Cargo.toml
     [[ $profile != dev ]] || folder=debug
     cargo build --locked --profile "$profile" --bin "$name" --manifest-path "$manifest" \
         --target-dir "$(target_dir)" >&2

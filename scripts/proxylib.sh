@@ -27,11 +27,12 @@ cpu_ticks() {
 rss_kib() { awk '/^VmRSS/ { print $2 }' "/proc/$1/status"; }
 now_ms() { date +%s%3N; }
 
-# gateway NAME PORT ARGUMENTS...: writes a configuration and starts it; sets pid and took (ms).
+# gateway NAME PORT ARGUMENTS...: writes a configuration (GENERATOR, else bench-config.py) and starts
+# it; sets pid and took (ms).
 gateway() {
     local name=$1 port=$2 resources=$dir/$1/apisix.yaml began
     shift 2
-    python3 scripts/bench-config.py "$dir/$name" --port "$port" "$@"
+    python3 "${GENERATOR:-scripts/bench-config.py}" "$dir/$name" --port "$port" "$@"
     [[ -e $resources ]] || resources=$dir/$name/resources
     began=$(now_ms)
     start "$dir/$name/output.log" \

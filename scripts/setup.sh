@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# setup.sh [build] [test] [bench]: installs what these need, or says precisely what is missing.
+# setup.sh [build] [test] [bench] [count] [audit]: installs what these need, or says precisely what is missing.
 # Debian packages are installed when this runs as root; Python packages go into .venv, those of npm
 # into tests/node/node_modules.
 set -euo pipefail
@@ -10,11 +10,12 @@ cd "$(dirname "$0")/.."
 declare -A PACKAGE=(
     [gcc]=gcc [make]=make [perl]=perl [cmake]=cmake [pkg-config]=pkg-config [curl]=curl
     [openssl]=openssl [python3]=python3 [nginx]=nginx-light [wrk]=wrk [valgrind]=valgrind
-    [node]=nodejs [npm]=npm [slapd]=slapd
+    [node]=nodejs [npm]=npm [slapd]=slapd [h2load]=nghttp2-client [testssl]=testssl.sh
 )
 BUILD=(gcc make perl cmake pkg-config curl)
-TEST=(openssl python3 nginx node npm slapd)
+TEST=(openssl python3 nginx node npm slapd h2load)
 BENCH=(nginx wrk openssl)
+AUDIT=(openssl python3 testssl)
 
 wanted=()
 packages=()
@@ -82,7 +83,8 @@ for what in "$@"; do
         test) want "${TEST[@]}" ;;
         bench) want "${BENCH[@]}" ;;
         count) want valgrind ;;
-        *) fail "setup.sh knows build, test, bench and count, not $what" ;;
+        audit) want "${AUDIT[@]}" ;;
+        *) fail "setup.sh knows build, test, bench, count and audit, not $what" ;;
     esac
 done
 install_packages

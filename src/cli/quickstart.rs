@@ -16,8 +16,9 @@ use crate::tls::dev::{Authority, LeafOptions};
 /// The name the example certificate is for. `.test` never resolves (RFC 6761 §6.2), so that a
 /// forgotten `--resolve` fails instead of asking somebody else's server.
 const HOST: &str = "quickstart.claviger.test";
-/// How long the example certificate is valid; browsers refuse longer ones.
-const CERTIFICATE_SECS: i64 = 825 * 24 * 3600;
+/// How long the example certificate is valid: Mozilla's guidelines want less than 366 days, and some
+/// browsers refuse more than 398.
+const CERTIFICATE_SECS: i64 = 365 * 24 * 3600;
 /// Random bytes in an API key, before base64.
 const KEY_BYTES: usize = 24;
 

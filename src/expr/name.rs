@@ -51,6 +51,30 @@ pub enum Name {
     SslCipher,
     /// `ssl_server_name`.
     SslServerName,
+    /// `ssl_session_reused`.
+    SslSessionReused,
+    /// `ssl_client_verify`.
+    SslClientVerify,
+    /// `ssl_client_s_dn`.
+    SslClientSubject,
+    /// `ssl_client_i_dn`.
+    SslClientIssuer,
+    /// `ssl_client_serial`.
+    SslClientSerial,
+    /// `ssl_client_fingerprint`.
+    SslClientFingerprint,
+    /// `ssl_client_raw_cert`.
+    SslClientRawCert,
+    /// `ssl_client_cert`.
+    SslClientCert,
+    /// `ssl_client_escaped_cert`.
+    SslClientEscapedCert,
+    /// `ssl_client_v_start`.
+    SslClientStart,
+    /// `ssl_client_v_end`.
+    SslClientEnd,
+    /// `ssl_client_v_remain`.
+    SslClientRemain,
     /// `hostname`.
     Hostname,
     /// `pid`.
@@ -147,6 +171,18 @@ const NAMES: &[(&str, Name)] = &[
     ("ssl_protocol", Name::SslProtocol),
     ("ssl_cipher", Name::SslCipher),
     ("ssl_server_name", Name::SslServerName),
+    ("ssl_session_reused", Name::SslSessionReused),
+    ("ssl_client_verify", Name::SslClientVerify),
+    ("ssl_client_s_dn", Name::SslClientSubject),
+    ("ssl_client_i_dn", Name::SslClientIssuer),
+    ("ssl_client_serial", Name::SslClientSerial),
+    ("ssl_client_fingerprint", Name::SslClientFingerprint),
+    ("ssl_client_raw_cert", Name::SslClientRawCert),
+    ("ssl_client_cert", Name::SslClientCert),
+    ("ssl_client_escaped_cert", Name::SslClientEscapedCert),
+    ("ssl_client_v_start", Name::SslClientStart),
+    ("ssl_client_v_end", Name::SslClientEnd),
+    ("ssl_client_v_remain", Name::SslClientRemain),
     ("hostname", Name::Hostname),
     ("pid", Name::Pid),
     ("apisix_request_id", Name::RequestId),

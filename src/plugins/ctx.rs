@@ -4,6 +4,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use super::body::{Ahead, BodyError, CheckBody, PendingCheck, ReadBody};
 use super::respond::Source;
 use crate::consumer::{Consumer, Consumers, CredentialEntry};
 use crate::http::lookalike;
+use crate::tls::{ClientVerdict, Presented};
 
 /// The matched route, as variables, metrics and logs name it. Made once per snapshot.
 #[derive(Debug, Default)]
@@ -34,7 +36,7 @@ pub struct RouteInfo {
 }
 
 /// Facts of the TLS connection a request came over.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub struct TlsInfo {
     /// Name the client asked for, lower-cased.
     pub sni: Option<Box<str>>,
@@ -46,10 +48,12 @@ pub struct TlsInfo {
     pub cipher: Cow<'static, str>,
     /// Id of the `ssls` item that served the handshake.
     pub ssl_id: Arc<str>,
-    /// Whether the item asked for a client certificate; then a good one was presented.
-    pub client_verified: bool,
+    /// What the client presented; `None` where the item asked for nothing.
+    pub client: Option<Presented>,
     /// Whether an earlier session was resumed.
     pub resumed: bool,
+    /// Set once a request finds that the connection can serve no further one; it ends then.
+    pub spent: AtomicBool,
 }
 
 /// The request line before a plugin rewrote it.
@@ -123,6 +127,8 @@ pub struct RequestState {
     pub local: Option<SocketAddr>,
     /// TLS facts; `None` on a plain connection.
     pub tls: Option<Arc<TlsInfo>>,
+    /// The client's certificate, as far as it counts for the name the request is for.
+    pub client_certificate: ClientVerdict,
     /// When the head was read.
     pub started: Instant,
     /// The same by the wall clock.
@@ -197,6 +203,7 @@ impl RequestState {
             peer,
             local: None,
             tls: None,
+            client_certificate: ClientVerdict::Absent,
             started,
             started_wall,
             path: None,

@@ -10,6 +10,7 @@ use super::held::HeldBody;
 use crate::plugins::{Chain, RequestState, Response, Scopes};
 use crate::snapshot::{CompiledRoute, Snapshot};
 use crate::telemetry::metrics::OpenRequest;
+use crate::tls::Forward;
 use crate::upstream::{Picked, Upstream};
 
 /// One request's context. Pingora makes it before it has read the request, so it starts empty.
@@ -29,6 +30,8 @@ pub struct Exchange {
     pub state: RequestState,
     /// Plugins by scope.
     pub scopes: Scopes,
+    /// What the upstream is told of the client's certificate, if one was verified.
+    pub forward_certificate: Forward,
     /// The matched route.
     pub route: Option<Arc<CompiledRoute>>,
     /// Where it goes.
@@ -45,6 +48,14 @@ pub struct Exchange {
     pub upgrade: bool,
     /// A body filter exists in some scope.
     pub filters_body: bool,
+    /// The node of the present attempt must speak HTTP/2.
+    pub http2_only: bool,
+    /// Something of the request may have been sent in the present attempt.
+    pub sent: bool,
+    /// How often a node turned the request away unlooked at.
+    pub turned_away: u8,
+    /// A node has asked for HTTP/1.1.
+    pub http1: bool,
     /// Whether the upstream's response head was received.
     pub response_started: bool,
     /// Head of an upstream's response without a body, to be answered by us since a filter may
@@ -65,6 +76,7 @@ impl Exchange {
             snapshot,
             state,
             scopes,
+            forward_certificate: Forward::Nothing,
             route: None,
             upstream: None,
             tried: SmallVec::new(),
@@ -73,6 +85,10 @@ impl Exchange {
             refusal: None,
             upgrade: false,
             filters_body: false,
+            http2_only: false,
+            sent: false,
+            turned_away: 0,
+            http1: false,
             response_started: false,
             hollow: None,
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use http::{HeaderName, HeaderValue, Method, Version, header};
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorType, Result};
+use pingora_error::{Error, ErrorType, Result, RetryType};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::Session;
 
@@ -16,7 +16,7 @@ use crate::plugins::RequestCtx;
 use crate::plugins::ctx::Attempt;
 use crate::plugins::respond::Source;
 use crate::plugins::vars::Vars;
-use crate::upstream::{Failure, PickCtx};
+use crate::upstream::{Failure, PickCtx, Wish};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -60,13 +60,15 @@ impl Gateway {
             Some(host) => host.to_str().ok(),
             None => received_host(session.req_header()),
         };
-        let peer = upstream.peer(&picked, host.unwrap_or_default());
+        let peer = upstream.peer(&picked, host.unwrap_or_default(), wish(exchange));
         let peer = peer.map_err(|error| {
             Error::because(ErrorType::HTTPStatus(502), "upstream cannot be used", error)
         })?;
         let mut peer = peer;
         body::bound_sending(&mut peer, exchange);
         exchange.held.begin_attempt();
+        exchange.http2_only = peer.options.alpn.get_min_http_version() == 2;
+        exchange.sent = false;
         exchange.tried.push(picked.addr);
         exchange.state.upstream_scheme = Some(upstream.scheme().name());
         exchange.state.attempts.push(Attempt {
@@ -93,6 +95,37 @@ impl Gateway {
             });
             attempt.response_time = Some(now.saturating_duration_since(attempt.started));
         }
+    }
+
+    /// Whether one more attempt may follow the failure of this one, which had a connection.
+    pub(super) fn may_follow(
+        &self,
+        exchange: &mut Exchange,
+        error: &Error,
+        client_reused: bool,
+        method: &Method,
+    ) -> bool {
+        let mut failure = match (exchange.response_started, exchange.sent) {
+            (true, _) => Failure::Answered,
+            (false, true) => Failure::Sent,
+            (false, false) => Failure::Connecting,
+        };
+        if failure == Failure::Sent {
+            let closed_before = client_reused && matches!(error.retry, RetryType::ReusedOnly);
+            let unlooked = is_unlooked_at(error);
+            if unlooked {
+                failure = Failure::Connecting;
+            }
+            let http1 = matches!(error.etype, ErrorType::InvalidH2 | ErrorType::H2Downgrade);
+            let turned_away = unlooked || http1;
+            exchange.http1 |= http1;
+            exchange.turned_away += u8::from(turned_away);
+            if closed_before || turned_away && exchange.turned_away <= MOST_TURNED_AWAY {
+                // That says something of the connection, and nothing of the node.
+                exchange.tried.pop();
+            }
+        }
+        self.may_try_again(exchange, failure, method)
     }
 
     /// Whether one more attempt may follow this failure.
@@ -128,10 +161,19 @@ impl Gateway {
             let now = self.clock.now();
             attempt.connect_time = Some(now.saturating_duration_since(attempt.started));
         }
+        let http2 = upstream_request.version == Version::HTTP_2;
+        if exchange.http2_only && !http2 {
+            // A node without ALPN would get HTTP/1.1.
+            let refusal = Error::explain(ErrorType::H2Error, "the node does not choose HTTP/2");
+            return Err(refusal.into_up());
+        }
         let host = match (&exchange.upstream, &exchange.picked) {
             (Some(upstream), Some(picked)) => {
                 let own = exchange.state.host_override.as_ref();
-                own.or_else(|| upstream.host_for(&picked.node))
+                let own = own.or_else(|| upstream.host_for(&picked.node));
+                // Pingora sends nothing over HTTP/2 without an authority; HTTP/1.0 knows no `Host`.
+                let nameless = http2 && received_host(upstream_request).is_none();
+                own.or_else(|| nameless.then(|| picked.node.host_header()))
             }
             _ => None,
         };
@@ -139,7 +181,10 @@ impl Gateway {
             exchange.state.upstream_host = host.to_str().ok().map(Into::into);
             upstream_request.insert_header(header::HOST, host)?;
         }
-        self.forwarding_fields(session, upstream_request, exchange)
+        Self::forward_certificate(upstream_request, exchange)?;
+        self.forwarding_fields(session, upstream_request, exchange)?;
+        exchange.sent = true;
+        Ok(())
     }
 
     /// `spec/00` §7.3, `spec/06` §6.
@@ -259,6 +304,34 @@ impl Gateway {
     }
 }
 
+/// What the next attempt asks of its connection.
+const fn wish(exchange: &Exchange) -> Wish {
+    if exchange.upgrade {
+        return Wish::Http1;
+    }
+    // Of an answer over HTTP/2 that ends with its head Pingora does not tell that it has ended, so
+    // that a filter could not give it a body (as `hollow` does).
+    if exchange.http1 || exchange.filters_body {
+        return Wish::Http1IfOffered;
+    }
+    // Pingora sends what it kept of a body before it listens, so that a connection that goes away
+    // meanwhile would fail the request for good.
+    if exchange.turned_away > 0 {
+        return Wish::Single;
+    }
+    Wish::Any
+}
+
+/// How often a request that was turned away unlooked at goes to the same node again.
+const MOST_TURNED_AWAY: u8 = 3;
+
+/// The node has said that it did not process the request (RFC 9113 §8.7): its connection goes away,
+/// it refuses the stream, or it wants HTTP/1.1. Pingora tells by errors of these kinds alone.
+const fn is_unlooked_at(error: &Error) -> bool {
+    matches!(error.retry, RetryType::Decided(true))
+        && matches!(error.etype, ErrorType::H2Error | ErrorType::H2Downgrade)
+}
+
 /// Whether the head says that no byte of a body follows.
 fn announces_nothing(response: &ResponseHeader) -> bool {
     response
@@ -313,7 +386,7 @@ fn received_host_value(head: &RequestHeader) -> Option<HeaderValue> {
 }
 
 /// The host the client asked for, with its port.
-fn received_host(head: &RequestHeader) -> Option<&str> {
+pub(super) fn received_host(head: &RequestHeader) -> Option<&str> {
     match head.headers.get(header::HOST) {
         Some(host) => host.to_str().ok(),
         None => head.uri.authority().map(http::uri::Authority::as_str),

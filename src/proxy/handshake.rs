@@ -8,21 +8,18 @@
 //! the *resumed* session and is not used.
 
 mod accept;
+mod acceptor;
+mod failure;
 mod hello;
 mod refused;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use openssl::error::ErrorStack;
-use openssl::ssl::{Ssl, SslOptions, SslSessionCacheMode};
-use pingora_core::listeners::tls::TlsSettings;
-use pingora_core::protocols::tls::ALPN;
 
-use crate::clock::Clock;
-use crate::tls::{SniStore, ffi, present};
-use accept::Accept;
-use hello::Hello;
+use crate::tls::SniStore;
+pub use acceptor::{Acceptor, SecureStream};
+pub use failure::HandshakeError;
 pub use refused::RefusedHandshakes;
 
 /// Where a handshake finds the names in force now.
@@ -64,48 +61,7 @@ pub enum TlsSetupError {
     /// OpenSSL refused.
     #[error("openssl refused the settings")]
     OpenSsl(#[from] ErrorStack),
-    /// Pingora refused.
-    #[error("pingora refused the settings")]
-    Pingora(#[source] Box<pingora_error::Error>),
 }
-
-/// Settings for Pingora's TLS listeners that take certificates from `names`.
-///
-/// # Errors
-/// The cipher list is unknown, or OpenSSL refused.
-pub fn tls_settings(
-    names: Arc<dyn CurrentNames>,
-    options: TlsOptions,
-    refused: Arc<RefusedHandshakes>,
-    clock: Arc<dyn Clock>,
-) -> Result<TlsSettings, TlsSetupError> {
-    let chosen = Ssl::new_ex_index()?;
-    let accept = Box::new(Accept { chosen });
-    let mut settings = TlsSettings::with_callbacks(accept).map_err(TlsSetupError::Pingora)?;
-    present::settle(&mut settings, options.ciphers.as_deref()).map_err(TlsSetupError::Ciphers)?;
-    if !options.session_tickets {
-        settings.set_options(SslOptions::NO_TICKET);
-    }
-    settings.set_session_cache_mode(SslSessionCacheMode::SERVER);
-    settings.set_session_cache_size(SESSION_CACHE_SIZE);
-    ffi::set_session_lifetime(&mut settings, SESSION_LIFETIME);
-    settings.set_alpn(if options.http2 { ALPN::H2H1 } else { ALPN::H1 });
-    let hello = Hello {
-        names,
-        options,
-        refused,
-        chosen,
-        clock,
-    };
-    settings.set_client_hello_callback(move |ssl, alert| hello.decide(ssl, alert));
-    Ok(settings)
-}
-
-/// Sessions kept for resumption, per listener; the oldest go first. OpenSSL's own default.
-const SESSION_CACHE_SIZE: i32 = 20 * 1024;
-
-/// APISIX 3.18: `ssl_session_timeout 10m`.
-const SESSION_LIFETIME: Duration = Duration::from_secs(600);
 
 #[cfg(test)]
 mod tests;

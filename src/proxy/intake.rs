@@ -35,12 +35,13 @@ impl Gateway {
                 .insert(Box::new(Exchange::new(snapshot, state, &self.no_plugins)));
 
         self.guard(session)?;
-        self.guard_name(session.req_header_mut(), exchange)?;
         if self.settings.drop_underscored {
             request_guard::drop_underscored(session.req_header_mut());
         }
+        Self::drop_forged_certificate(session.req_header_mut());
         hop_by_hop::sanitize_request(session.req_header_mut());
         self.normalize(session.req_header_mut(), exchange)?;
+        self.guard_client(session.req_header(), exchange)?;
         self.bound_body(session.req_header())
     }
 
@@ -63,33 +64,6 @@ impl Gateway {
         raw.map_or(Ok(()), |raw| request_guard::check_raw(&raw, rules))
             .and_then(|()| request_guard::check(session.req_header(), rules))
             .map_err(|refusal| self.refusal(refusal))
-    }
-
-    /// `spec/04` §4: what an item guards with client certificates is reached only over a
-    /// handshake for the very name the request is for, in which a certificate was verified.
-    fn guard_name(&self, head: &mut RequestHeader, exchange: &mut Exchange) -> Result<()> {
-        let Some(tls) = exchange.state.tls.clone() else {
-            return Ok(());
-        };
-        let snapshot = Arc::clone(&exchange.snapshot);
-        let req = RequestCtx::new(head, &mut exchange.state);
-        let host = req.host().unwrap_or_default();
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let item = snapshot.names.find(host);
-        if !item.is_some_and(|item| item.guards_clients)
-            || tls.client_verified && tls.served_as.eq_ignore_ascii_case(host)
-        {
-            return Ok(());
-        }
-        self.settings.metrics.own().refused("client_certificate");
-        let verified = if tls.client_verified { "" } else { "not " };
-        Error::e_explain(
-            ErrorType::HTTPStatus(400),
-            format!(
-                "client certificate {verified}verified with SNI {}, but the host is {host}",
-                tls.served_as
-            ),
-        )
     }
 
     fn refusal(&self, refusal: Refusal) -> Box<Error> {

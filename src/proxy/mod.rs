@@ -2,8 +2,10 @@
 //! could have decided at load.
 
 mod body;
+mod client_auth;
 pub mod ctx;
 pub mod drain;
+mod ending;
 mod forward;
 pub mod handshake;
 mod header_deadline;
@@ -24,8 +26,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::header;
 use pingora_core::modules::http::HttpModules;
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::HttpPeer;
-use pingora_error::{Error, ErrorSource, ErrorType, Result, RetryType};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
@@ -34,7 +37,7 @@ use crate::plugins::respond::Source;
 use crate::plugins::{Chain, RequestCtx, Response};
 use crate::reload::SnapshotCell;
 use crate::snapshot::{Outcome, UpstreamLink};
-use crate::upstream::Failure;
+use crate::upstream::{AddressProof, Failure};
 use ctx::{Ctx, Exchange};
 pub use held::HeldBytes;
 pub use settings::ProxySettings;
@@ -96,7 +99,8 @@ impl Gateway {
         }
         // What follows an upgrade is no body, so that a body still to be checked forbids one.
         let checked = exchange.state.body_checks.is_empty();
-        exchange.upgrade = *websocket && checked && session.is_upgrade_req();
+        exchange.upgrade =
+            *websocket && checked && session.is_upgrade_req() && asks_for_websocket(session);
         if !exchange.upgrade {
             let head = session.req_header_mut();
             head.remove_header(&header::UPGRADE);
@@ -141,6 +145,12 @@ impl Gateway {
     }
 }
 
+/// Pingora passes on no other upgrade.
+fn asks_for_websocket(session: &Session) -> bool {
+    let upgrade = session.req_header().headers.get(header::UPGRADE);
+    upgrade.is_some_and(|upgrade| upgrade.as_bytes().eq_ignore_ascii_case(b"websocket"))
+}
+
 fn exchange_of(ctx: &mut Ctx) -> Result<&mut Exchange> {
     ctx.exchange
         .as_deref_mut()
@@ -178,6 +188,22 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Ctx) -> Result<Box<HttpPeer>> {
         self.next_peer(session, exchange_of(ctx)?)
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        _: bool,
+        peer: &HttpPeer,
+        #[cfg(unix)] _: std::os::unix::io::RawFd,
+        digest: Option<&Digest>,
+        _: &mut Ctx,
+    ) -> Result<()> {
+        if AddressProof::holds(peer, digest) {
+            return Ok(());
+        }
+        let refusal = "the node's certificate is not trusted, or not for the address asked for";
+        Err(Error::explain(ErrorType::InvalidCert, refusal).into_up())
     }
 
     async fn upstream_request_filter(
@@ -259,19 +285,9 @@ impl ProxyHttp for Gateway {
             return error;
         }
         self.attempt_failed(exchange, &error);
-        let failure = if exchange.response_started {
-            Failure::Answered
-        } else {
-            Failure::Sent
-        };
-        if failure == Failure::Sent && client_reused && matches!(error.retry, RetryType::ReusedOnly)
-        {
-            // The node had closed an idle connection; that says nothing of the node.
-            exchange.tried.pop();
-        }
         let method = &session.req_header().method;
-        let again = !session.as_ref().retry_buffer_truncated()
-            && self.may_try_again(exchange, failure, method);
+        let again = self.may_follow(exchange, &error, client_reused, method)
+            && !session.as_ref().retry_buffer_truncated();
         error.set_retry(again);
         error
     }

@@ -151,6 +151,14 @@ impl Facts {
             let pairs = states.iter().filter(|other| **other == state).count();
             page.sample(&[("state", state.as_str())], count(pairs as u64));
         }
+        page.family(
+            "claviger_tls_quarantined",
+            "Items of ssls whose newest values failed a rehearsed handshake while others serve.",
+            Kind::Gauge,
+        );
+        let certificates = snapshot.certificates.iter();
+        let quarantined = certificates.filter(|certificate| certificate.quarantined);
+        page.sample(&[], count(quarantined.count() as u64));
     }
 
     /// Declared managers, and what references name besides: `env`, managers that are not declared,

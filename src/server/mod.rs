@@ -29,12 +29,12 @@ use crate::config::bootstrap::Bootstrap;
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
-use crate::proxy::handshake::{RefusedHandshakes, TlsSetupError, tls_settings};
-use crate::proxy::listener::EdgeService;
+use crate::proxy::handshake::{Acceptor, RefusedHandshakes, TlsSetupError};
+use crate::proxy::listener::{EdgeParts, EdgeService, Entrance};
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
-use crate::telemetry::metrics::{MetricsConfig, MetricsConfigError};
+use crate::telemetry::metrics::{Collect, HandshakeCounts, MetricsConfig, MetricsConfigError};
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::SniStore;
 use observer::SecretObserver;
@@ -176,7 +176,16 @@ pub fn run(
             })),
         },
     ));
-    let edge = edge(bootstrap, gateway, &conf, &cell, &drain, refused)?;
+    let handshakes = Arc::new(HandshakeCounts::default());
+    metrics.register(Arc::clone(&handshakes) as Arc<dyn Collect>);
+    let parts = EdgeParts {
+        limits: settings::edge_limits(bootstrap),
+        drain: Arc::clone(&drain),
+        handshakes,
+        lines: Arc::clone(&refused.lines),
+        clock: Arc::clone(&clock),
+    };
+    let edge = edge(bootstrap, gateway, &conf, &cell, parts, refused)?;
     let bound = Bound {
         service: Box::new(edge),
         sockets: Arc::clone(&sockets),
@@ -274,7 +283,7 @@ fn edge(
     gateway: Gateway,
     conf: &Arc<ServerConf>,
     cell: &Arc<SnapshotCell>,
-    drain: &Arc<Drain>,
+    parts: EdgeParts,
     refused: Arc<RefusedHandshakes>,
 ) -> Result<EdgeService<Proxy>, ServerError> {
     let mut proxy = pingora_proxy::http_proxy(conf, gateway);
@@ -284,12 +293,10 @@ fn edge(
         Some(bootstrap.claviger.limits.keepalive_requests).filter(|limit| *limit > 0);
     options.h2_idle_timeout = Some(bootstrap.nginx_config.http.keepalive_timeout);
     proxy.server_options = Some(options);
-    let limits = settings::edge_limits(bootstrap);
-    let mut edge = EdgeService::new("proxy", proxy, limits, Arc::clone(drain));
-    for address in bootstrap.http_listeners() {
-        edge.service().add_tcp(&address.to_string());
-    }
-    for address in bootstrap.https_listeners() {
+    let mut edge = EdgeService::new("proxy", proxy, parts);
+    edge.listen(&bootstrap.http_listeners(), Entrance::default());
+    let secure = bootstrap.https_listeners();
+    if !secure.is_empty() {
         let names = Arc::clone(cell);
         let none = Arc::new(SniStore::default());
         let names = move || {
@@ -297,14 +304,11 @@ fn edge(
                 .current()
                 .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
         };
-        let tls = tls_settings(
-            Arc::new(names),
-            settings::tls_options(bootstrap),
-            Arc::clone(&refused),
-            Arc::new(SystemClock),
-        )?;
-        edge.service()
-            .add_tls_with_settings(&address.to_string(), None, tls);
+        let tls = settings::tls_options(bootstrap);
+        let clock = Arc::new(SystemClock);
+        let tls = Acceptor::build(Arc::new(names), tls, refused, clock)?;
+        let tls = Some(Arc::new(tls));
+        edge.listen(&secure, Entrance { tls });
     }
     Ok(edge)
 }

@@ -34,7 +34,7 @@ use crate::telemetry::audit::Seal;
 use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Audit, Escape, LogFormat, Logger, Metrics};
-use crate::tls::Chains;
+use crate::tls::{Chains, Rehearsal};
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
@@ -116,7 +116,13 @@ pub fn compile_env(
             expected: "a file of PEM certificates",
         })?,
     };
+    let ciphers = Some(&*apisix.ssl.ssl_ciphers).filter(|ciphers| !ciphers.is_empty());
+    let rehearsal = Rehearsal::new(ciphers).map_err(|_| SettingsError::Word {
+        field: "apisix.ssl.ssl_ciphers",
+        expected: "a list of ciphers with one that OpenSSL knows",
+    })?;
     Ok(CompileEnv {
+        rehearsal,
         redact_args: bootstrap
             .claviger
             .log
@@ -388,6 +394,7 @@ pub(super) fn edge_limits(bootstrap: &Bootstrap) -> EdgeLimits {
     let http = &bootstrap.nginx_config.http;
     EdgeLimits {
         max_connections: bootstrap.claviger.limits.connections,
+        handshake_timeout: bootstrap.claviger.tls.handshake_timeout,
         client_header_timeout: http.client_header_timeout,
         h2c: bootstrap.apisix.enable_http2,
     }

@@ -7,16 +7,17 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::client_auth::{self, ClientGuard};
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::unit::{self, Unit, Units};
-use super::{Snapshot, client_auth, parallel, substitute};
+use super::{Snapshot, parallel, quarantine, substitute};
 use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::secrets::Reference;
 use crate::tls::{
-    CertificateWarning, CertifiedKey, KeySlot, Protocols, Purpose, SniEntry, SniStore, TlsIdentity,
-    TlsPolicy,
+    CertificateWarning, CertifiedKey, ClientAuth, KeySlot, Protocols, Purpose, SniEntry, SniStore,
+    TlsIdentity, TlsPolicy,
 };
 
 pub(super) use choice::{Declared, choose};
@@ -28,6 +29,12 @@ pub(super) struct SslUnit {
     pub identity: Option<Arc<TlsIdentity>>,
     /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
     pub pairs: Arc<[Option<Arc<CertifiedKey>>]>,
+    /// What is asked of clients; kept for the same reason.
+    pub clients: Option<ClientGuard>,
+    /// Whether the newest values wait in quarantine while others serve.
+    pub quarantined: bool,
+    /// Protocols that clients were served over, in rehearsal.
+    pub served: Option<Protocols>,
     /// Whether the item refused when it was built.
     pub refused: bool,
     /// When time alone changes what is served or said.
@@ -44,15 +51,22 @@ pub(super) fn visit(config: &SslConfig, found: &mut dyn FnMut(&str, &str)) {
             }
         }
     }
-    if let Some(client) = &config.client
-        && Reference::is_reference(&client.ca)
-    {
-        found("client.ca", &client.ca);
+    if let Some(client) = &config.client {
+        if Reference::is_reference(&client.ca) {
+            found("client.ca", &client.ca);
+        }
+        if let Some(crl) = client
+            .crl
+            .as_deref()
+            .filter(|crl| Reference::is_reference(crl))
+        {
+            found("client.crl", crl);
+        }
     }
 }
 
 /// Where the halves of a pair stand.
-fn pair_fields(index: usize) -> [String; 2] {
+pub(super) fn pair_fields(index: usize) -> [String; 2] {
     match index {
         0 => ["cert".to_owned(), "key".to_owned()],
         n => [format!("certs.{}", n - 1), format!("keys.{}", n - 1)],
@@ -108,6 +122,9 @@ fn stamp(item: &Item<SslConfig>, run: &Compilation<'_>) -> u64 {
     }
     if let Some(client) = &config.client {
         substitute::stamp_text(&client.ca, run.view, &mut stamp);
+        if let Some(crl) = &client.crl {
+            substitute::stamp_text(crl, run.view, &mut stamp);
+        }
     }
     stamp.finish()
 }
@@ -152,6 +169,7 @@ pub(super) fn store(
             ssl: Arc::clone(&item.id),
             pairs: Arc::clone(&unit.pairs),
             refused: unit.refused,
+            quarantined: unit.quarantined,
             config: Arc::clone(&item.value),
         });
         let Some(identity) = &unit.identity else {
@@ -189,6 +207,9 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
     SslUnit {
         identity: Some(Arc::new(identity)),
         pairs: Arc::new([]),
+        clients: None,
+        quarantined: false,
+        served: None,
         refused: true,
         review: None,
     }
@@ -221,20 +242,36 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
     let review = choices.iter().filter_map(|choice| choice.review).min();
     let pairs: Arc<[_]> = choices.into_iter().map(|choice| choice.pair).collect();
     shadowed(&pairs, scope);
-    let identity = (config.kind == SslKind::Server).then(|| {
-        let mut identity = identity(item, &pairs, scope);
-        identity.guards_clients = config.client.is_some();
-        identity.serve_expired = serve_expired(config, run);
-        Arc::new(identity)
-    });
+    if config.kind == SslKind::Client {
+        return SslUnit {
+            identity: None,
+            refused: pairs.iter().any(Option::is_none),
+            pairs,
+            clients: None,
+            quarantined: false,
+            served: None,
+            review,
+        };
+    }
+    let before = previous.and_then(|unit| unit.clients.as_ref());
+    let clients = client_auth::build(config, before, scope);
+    let auth = clients
+        .as_ref()
+        .map(|clients| clients.as_ref().map(|guard| &guard.auth));
+    let mut identity = identity(item, &pairs, auth.map_err(|()| ()), scope);
+    identity.guards_clients = config.client.is_some();
+    identity.serve_expired = serve_expired(config, run);
+    let settled = quarantine::settle(identity, previous, scope);
+    let kept = previous.filter(|_| settled.keeps_pairs);
+    let refused = settled.identity.presented(run.now).next().is_none();
     SslUnit {
-        refused: match &identity {
-            Some(identity) => identity.presented(run.now).next().is_none(),
-            None => pairs.iter().any(Option::is_none),
-        },
-        identity,
-        pairs,
-        review,
+        refused,
+        identity: Some(settled.identity),
+        pairs: kept.map_or(pairs, |kept| Arc::clone(&kept.pairs)),
+        clients: clients.unwrap_or(None),
+        quarantined: settled.quarantined,
+        served: settled.served,
+        review: kept.map_or(review, |kept| review.into_iter().chain(kept.review).min()),
     }
 }
 
@@ -262,7 +299,8 @@ fn shadowed(pairs: &[Option<Arc<CertifiedKey>>], scope: &mut Scope<'_>) {
 fn identity(
     item: &Item<SslConfig>,
     pairs: &[Option<Arc<CertifiedKey>>],
-    scope: &mut Scope<'_>,
+    clients: Result<Option<&Arc<ClientAuth>>, ()>,
+    scope: &Scope<'_>,
 ) -> TlsIdentity {
     let config = &item.value;
     let id = Arc::clone(&item.id);
@@ -272,16 +310,17 @@ fn identity(
         &config.ssl_protocols
     };
     let protocols = Protocols::parse(names.iter().map(String::as_str)).unwrap_or_default();
-    let refused = |reason: &str, id| {
-        TlsIdentity::refused(id, reason, TlsPolicy::new(&item.id, protocols, None, 0))
+    let policy = |clients: Option<&Arc<ClientAuth>>| {
+        TlsPolicy::new(&item.id, protocols, clients.cloned(), 0)
     };
-    let client = match client_auth::build(config, scope) {
-        Ok(client) => client,
-        Err(()) => return refused("client verification cannot be set up", id),
+    let Ok(clients) = clients else {
+        return TlsIdentity::refused(id, "client verification cannot be set up", policy(None));
     };
-    // One unresolved pair refuses the whole item (`spec/01` §5.3).
+    // One unresolved pair refuses the whole item (`spec/01` §5.3). Connections that stand are held
+    // to the same clients.
     let Some(pairs) = pairs.iter().cloned().collect::<Option<Vec<_>>>() else {
-        return refused("a certificate or key has no usable value", id);
+        let reason = "a certificate or key has no usable value";
+        return TlsIdentity::refused(id, reason, policy(clients));
     };
-    TlsIdentity::serving(id, pairs, TlsPolicy::new(&item.id, protocols, client, 0))
+    TlsIdentity::serving(id, pairs, policy(clients))
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use pingora_core::protocols::tls::CaType;
 use serde_json::Value;
 
+use super::quarantine::Classes;
 use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::uses::Uses;
@@ -24,7 +25,7 @@ use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CaBundle, CertificateError, Chains};
+use crate::tls::{CaBundle, CertificateError, Chains, Rehearsal};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -61,6 +62,8 @@ pub struct CompileEnv {
     pub trust: callout::Trust,
     /// What holds for certificates of all items.
     pub certificates: CertificateRules,
+    /// Handshakes in memory, under the listeners' settings.
+    pub rehearsal: Rehearsal,
 }
 
 /// What holds for the certificates of all items (`claviger.tls`).
@@ -107,6 +110,8 @@ pub struct Compilation<'a> {
     pub(super) trust: Option<Trust>,
     /// The clock was set back since the previous snapshot: what that said of validity may be wrong.
     pub(super) was_set_back: bool,
+    /// What was rehearsed of handshakes.
+    pub(super) classes: Classes,
     /// Pieces that were built and not reused, consumers aside.
     built: AtomicUsize,
 }
@@ -301,6 +306,7 @@ pub fn compile(
         settings,
         trust,
         was_set_back: previous.is_some_and(|previous| previous.rest.was_set_back(now)),
+        classes: Classes::default(),
         built: AtomicUsize::new(0),
     };
     // Of documents that were compiled before, only what holds a changed value can differ.

@@ -11,6 +11,7 @@ mod duplicates;
 pub mod graph;
 mod parallel;
 mod plugins;
+mod quarantine;
 pub mod references;
 mod rest;
 mod roster;

@@ -24,14 +24,15 @@ use crate::plugins::{Flow, RequestState, Scopes};
 use crate::routing::{RouteQuery, RouterMode};
 use crate::secrets::{Resolved, Secret, Unresolved, View};
 use crate::telemetry::metrics::Metrics;
+use crate::tls::Rehearsal;
 use crate::upstream::dns::{DnsConfig, Resolver};
 
-struct Bench {
-    env: CompileEnv,
+pub(super) struct Bench {
+    pub(super) env: CompileEnv,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let clock: Arc<dyn Clock> = Arc::new(ManualClock::new());
         let resolver = Resolver::build(DnsConfig::default(), Arc::clone(&clock));
         Self {
@@ -52,6 +53,7 @@ impl Bench {
                 throttle: None,
                 trust: crate::callout::Trust::System,
                 certificates: CertificateRules::default(),
+                rehearsal: Rehearsal::new(None).expect("the default ciphers are known"),
             },
         }
     }

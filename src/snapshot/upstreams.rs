@@ -212,5 +212,6 @@ fn material(
         verify: tls.verify.unwrap_or_default(),
         ca,
         client: client.map(|client| Arc::new(client.for_upstream())),
+        alpn: tls.alpn,
     })
 }

@@ -2,6 +2,7 @@
 
 pub mod access_log;
 pub mod audit;
+mod budget;
 mod escape;
 pub mod format;
 pub mod logging;
@@ -11,6 +12,7 @@ pub mod sink;
 
 pub use access_log::AccessLog;
 pub use audit::Audit;
+pub use budget::{HeldBack, LineBudget};
 pub use escape::Escape;
 pub use format::LogFormat;
 pub use logging::Logger;

@@ -344,6 +344,13 @@ impl CaBundle {
         &self.digest
     }
 
+    /// Whether a certificate of it is self-signed by name: chains end at one.
+    #[must_use]
+    pub fn has_root(&self) -> bool {
+        let mut certificates = self.certificates.iter();
+        certificates.any(|certificate| same_name(certificate, certificate))
+    }
+
     /// As `PeerOptions::ca` wants it.
     #[must_use]
     pub fn for_upstream(&self) -> std::sync::Arc<Box<[X509]>> {

@@ -4,15 +4,17 @@
     reason = "foreign functions; each call says why it is sound"
 )]
 
-use std::ffi::{c_char, c_int, c_long, c_uint};
+use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use std::time::Duration;
 
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
 use openssl::pkey::{HasPublic, PKeyRef};
-use openssl::ssl::{SslContextBuilder, SslOptions, SslRef};
-use openssl::x509::X509Ref;
+use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslStream};
+use openssl::x509::store::X509StoreBuilderRef;
+use openssl::x509::{X509CrlRef, X509NameRef, X509Ref};
 use openssl_sys as sys;
+use pingora_core::tls::ext;
 
 unsafe extern "C" {
     fn SSL_set_session_id_context(ssl: *mut sys::SSL, context: *const u8, len: c_uint) -> c_int;
@@ -24,6 +26,13 @@ unsafe extern "C" {
         name: *mut c_char,
         size: usize,
         length: *mut usize,
+    ) -> c_int;
+    fn X509_STORE_add_crl(store: *mut sys::X509_STORE, crl: *mut sys::X509_CRL) -> c_int;
+    fn X509_NAME_print_ex(
+        out: *mut sys::BIO,
+        name: *const sys::X509_NAME,
+        indent: c_int,
+        flags: c_ulong,
     ) -> c_int;
 }
 
@@ -47,6 +56,14 @@ pub fn server_name_extension(ssl: &SslRef) -> Option<&[u8]> {
     // SAFETY: on success OpenSSL points `data` at `len` bytes owned by the ClientHello it keeps
     // until the callback returns; the borrow of `ssl` ends before that.
     Some(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// The connection of a stream, to be changed between two steps of its handshake.
+#[must_use]
+pub fn ssl_of<S>(stream: &mut SslStream<S>) -> &mut SslRef {
+    // SAFETY: the stream owns the connection and is borrowed mutably while the result lives, so that
+    // nothing else reaches it.
+    unsafe { ext::ssl_mut(stream.ssl()) }
 }
 
 /// Sessions resume on this connection only if they were made under the same context.
@@ -106,6 +123,70 @@ pub fn is_authority(certificate: &X509Ref) -> bool {
     let flags = unsafe { sys::X509_get_extension_flags(certificate.as_ptr()) };
     flags & sys::EXFLAG_CA != 0
 }
+
+/// A client whose certificates, chain and all, take more bytes than this is refused with an alert.
+pub fn set_max_certificates(ssl: &mut SslRef, bytes: u16) {
+    // SAFETY: `ssl` is live and borrowed mutably; the call stores one number.
+    unsafe {
+        sys::SSL_ctrl(
+            ssl.as_ptr(),
+            SET_MAX_CERT_LIST,
+            c_long::from(bytes),
+            std::ptr::null_mut(),
+        );
+    }
+}
+
+/// Lets the store know what was revoked.
+///
+/// # Errors
+/// OpenSSL refused.
+pub fn add_crl(store: &mut X509StoreBuilderRef, crl: &X509CrlRef) -> Result<(), ErrorStack> {
+    // SAFETY: both are live, the store borrowed mutably; OpenSSL takes a share of the list.
+    let done = unsafe { X509_STORE_add_crl(store.as_ptr(), crl.as_ptr()) };
+    if done == 1 {
+        Ok(())
+    } else {
+        Err(ErrorStack::get())
+    }
+}
+
+/// A distinguished name as RFC 2253 writes it, which is what nginx's variables show: last part
+/// first, everything but printable ASCII escaped.
+///
+/// # Errors
+/// OpenSSL refused.
+pub fn name_rfc2253(name: &X509NameRef) -> Result<String, ErrorStack> {
+    // SAFETY: the buffer is made here, checked, and freed below on every way out; `name` is live.
+    // The bytes OpenSSL points to belong to the buffer and are copied before it is freed.
+    unsafe {
+        let out = sys::BIO_new(sys::BIO_s_mem());
+        if out.is_null() {
+            return Err(ErrorStack::get());
+        }
+        let printed = X509_NAME_print_ex(out, name.as_ptr(), 0, XN_FLAG_RFC2253);
+        let mut data: *mut c_char = std::ptr::null_mut();
+        let length = sys::BIO_get_mem_data(out, &raw mut data);
+        let text = match usize::try_from(length) {
+            Ok(length) if printed >= 0 && !data.is_null() => {
+                let bytes = std::slice::from_raw_parts(data.cast::<u8>(), length);
+                Ok(String::from_utf8_lossy(bytes).into_owned())
+            }
+            // A name without any part has no bytes.
+            Ok(0) if printed >= 0 => Ok(String::new()),
+            _ => Err(ErrorStack::get()),
+        };
+        sys::BIO_free_all(out);
+        text
+    }
+}
+
+/// OpenSSL's `SSL_CTRL_SET_MAX_CERT_LIST`.
+const SET_MAX_CERT_LIST: c_int = 51;
+
+/// OpenSSL's `XN_FLAG_RFC2253`: `ASN1_STRFLGS_RFC2253`, separator `,` and `+`, reversed, short
+/// names, unknown fields dumped.
+const XN_FLAG_RFC2253: c_ulong = 0x0111_0317;
 
 /// TLS extension type `server_name` (RFC 6066 §3).
 const SERVER_NAME: c_uint = 0;

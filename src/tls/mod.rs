@@ -5,6 +5,7 @@
 pub mod certificate;
 pub mod chains;
 pub mod client_auth;
+pub mod client_certificate;
 pub mod dev;
 pub mod ffi;
 pub mod key;
@@ -12,6 +13,9 @@ pub mod pair;
 mod pem;
 pub mod policy;
 pub mod present;
+pub mod presented;
+pub mod rehearsal;
+pub mod revocation;
 pub mod sni;
 pub mod sni_store;
 
@@ -19,8 +23,12 @@ pub use certificate::{
     CaBundle, CertificateError, CertificateWarning, CertifiedKey, Moment, Purpose, Validity,
 };
 pub use chains::Chains;
-pub use client_auth::ClientAuth;
+pub use client_auth::{ClientAuth, ClientRules, Forward};
+pub use client_certificate::ClientCertificate;
 pub use key::{KeyAlgorithm, KeySlot};
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};
+pub use presented::{ClientVerdict, Presented, Standing};
+pub use rehearsal::{Failure, Rehearsal, Rehearsed};
+pub use revocation::{RevocationError, RevocationLists};
 pub use sni_store::{IdentityState, SniEntry, SniStore, TlsIdentity};

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use openssl::sha::Sha256;
+use openssl::ssl::SslVersion;
 
-use super::client_auth::ClientAuth;
+use super::client_auth::{ClientAuth, Forward};
 
 /// A protocol version clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,6 +33,16 @@ impl Protocol {
         }
     }
 
+    /// The same as OpenSSL calls it.
+    #[must_use]
+    pub const fn version(self) -> SslVersion {
+        match self {
+            Self::Tls11 => SslVersion::TLS1_1,
+            Self::Tls12 => SslVersion::TLS1_2,
+            Self::Tls13 => SslVersion::TLS1_3,
+        }
+    }
+
     const fn bit(self) -> u8 {
         match self {
             Self::Tls11 => 1,
@@ -41,13 +52,23 @@ impl Protocol {
     }
 }
 
+impl std::fmt::Display for Protocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tls11 => "TLSv1.1",
+            Self::Tls12 => "TLSv1.2",
+            Self::Tls13 => "TLSv1.3",
+        })
+    }
+}
+
 /// A name that is no protocol version, or a list without any.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at least one of TLSv1.1, TLSv1.2, TLSv1.3")]
 pub struct BadProtocols;
 
 /// A set of versions; never empty.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Protocols(u8);
 
 impl Protocols {
@@ -70,6 +91,24 @@ impl Protocols {
     #[must_use]
     pub fn allows(self, protocol: Protocol) -> bool {
         self.0 & protocol.bit() != 0
+    }
+
+    /// The versions, oldest first.
+    pub fn iter(self) -> impl Iterator<Item = Protocol> {
+        let all = Protocol::ALL.into_iter();
+        all.filter(move |protocol| self.allows(*protocol))
+    }
+
+    /// The versions of both.
+    #[must_use]
+    pub const fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl From<Protocol> for Protocols {
+    fn from(protocol: Protocol) -> Self {
+        Self(protocol.bit())
     }
 }
 
@@ -104,6 +143,8 @@ impl TlsPolicy {
         digest.update(&[protocols.0, u8::from(client.is_some())]);
         if let Some(client) = &client {
             digest.update(client.digest());
+            // A session that need not have presented anything opens nothing that must have.
+            digest.update(&[u8::from(client.is_enforced_in_handshake())]);
         }
         digest.update(&generation.to_be_bytes());
         Self {
@@ -125,6 +166,14 @@ impl TlsPolicy {
         self.client.as_ref()
     }
 
+    /// Whether sessions may resume: not where upstreams are told of the client's chain, which no
+    /// session keeps.
+    #[must_use]
+    pub fn allows_resumption(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_none_or(|client| client.forward() != Forward::Chain)
+    }
+
     /// Session id context for `name`: a session resumes under the same policy **and** name only,
     /// so that no session carries trust from one name to another (`spec/04` §4, CVE fix #12366).
     #[must_use]
@@ -135,6 +184,15 @@ impl TlsPolicy {
         digest.finish()
     }
 }
+
+/// Equal where handshakes are held to the same.
+impl PartialEq for TlsPolicy {
+    fn eq(&self, other: &Self) -> bool {
+        self.identity == other.identity
+    }
+}
+
+impl Eq for TlsPolicy {}
 
 #[cfg(test)]
 mod tests {

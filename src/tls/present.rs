@@ -23,7 +23,7 @@ pub struct Refused {
 }
 
 /// What all names of a listener share: ciphers for TLS 1.2 and below (`None` leaves those that the
-/// context has), the server's preference among them, no renegotiation.
+/// context has), the server's preference among them, the groups of the key exchange, no renegotiation.
 ///
 /// # Errors
 /// The list names no cipher that OpenSSL knows.
@@ -32,11 +32,11 @@ pub fn settle(context: &mut SslContextBuilder, ciphers: Option<&str>) -> Result<
         context.set_cipher_list(ciphers)?;
     }
     context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE | SslOptions::NO_RENEGOTIATION);
-    Ok(())
+    context.set_groups_list(GROUPS)
 }
 
-/// Holds a handshake to the policy, with sessions of this context. To be called when the client's hello is at hand and
-/// neither version nor resumption was decided.
+/// Holds a handshake to the policy; sessions of another `context` do not resume in it. To be called
+/// when the client's hello is at hand and neither version nor resumption was decided.
 ///
 /// # Errors
 /// OpenSSL refused; the handshake must not go on.
@@ -76,6 +76,19 @@ fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
     Ok(())
 }
 
+/// What a session must have been made under to resume here. Where none may, nobody can tell.
+///
+/// # Errors
+/// OpenSSL has no randomness.
+pub fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+    if policy.allows_resumption() {
+        return Ok(policy.session_context(name));
+    }
+    let mut once = [0; 32];
+    openssl::rand::rand_bytes(&mut once)?;
+    Ok(once)
+}
+
 fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack> {
     let mut clear = SslOptions::empty();
     let mut set = SslOptions::empty();
@@ -94,9 +107,15 @@ fn set_protocols(ssl: &mut SslRef, allowed: Protocols) -> Result<(), ErrorStack>
     ffi::change_options(ssl, set, clear);
     if allowed.allows(Protocol::Tls11) {
         // TLS 1.1 signs with SHA-1, which every level above 0 refuses. Our own certificates are
-        // checked at load, so the level guards nothing else here.
+        // checked at load, and those of clients by a level of their own (`ClientAuth::require`).
         ssl.set_security_level(0);
         ssl.set_min_proto_version(Some(SslVersion::TLS1_1))?;
     }
     Ok(())
 }
+
+/// Groups of the key exchange: Mozilla's, and the hybrid that keeps today's traffic from tomorrow's
+/// quantum computers. OpenSSL's default order without its slow and little used groups (X448, P-521,
+/// finite fields). Between `/`-separated parts the order decides, within one the client's key share:
+/// no second round trip is asked for where the first will do.
+const GROUPS: &str = "X25519MLKEM768 / X25519:P-256 / P-384";

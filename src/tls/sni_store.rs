@@ -103,11 +103,10 @@ impl TlsIdentity {
         })
     }
 
-    /// Session id context for `name`: that of the policy, and another one each time a pair has ended
-    /// and is not presented for that. So no session outlives the certificate it was made with.
+    /// The session id context of a handshake, made another one each time a pair has ended and is not
+    /// presented for that. So no session outlives the certificate it was made with.
     #[must_use]
-    pub fn session_context(&self, name: &str, now: SystemTime) -> [u8; 32] {
-        let context = self.policy.session_context(name);
+    pub fn narrow(&self, context: [u8; 32], now: SystemTime) -> [u8; 32] {
         let lapsed = self.lapsed(now);
         if lapsed == 0 {
             return context;
@@ -372,8 +371,8 @@ mod tests {
         assert_eq!(presented(&identity, now - Duration::from_secs(4000)), NONE);
         let lapsed = [0, 200, 2000, 6000].map(|secs| identity.lapsed(in_secs(secs)));
         assert_eq!(lapsed, [0b000, 0b001, 0b101, 0b111]);
-        let contexts = [0, 200, 300, 2000].map(|secs| identity.session_context("a", in_secs(secs)));
-        assert_eq!(contexts[0], identity.policy.session_context("a"));
+        let contexts = [0, 200, 300, 2000].map(|secs| identity.narrow([7; 32], in_secs(secs)));
+        assert_eq!(contexts[0], [7; 32]);
         assert_ne!(
             contexts[0], contexts[1],
             "a session ends with its certificate"

@@ -7,6 +7,7 @@ pub mod balancer;
 pub mod dns;
 mod node;
 mod peer;
+mod proof;
 pub mod retry;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,8 @@ use crate::kept::Kept;
 pub use balancer::{BALANCERS, Balancer, PickCtx};
 pub use dns::{DnsConfig, DnsError, Resolver};
 pub use node::Node;
-pub use peer::{PeerError, UpstreamTls};
+pub use peer::{PeerError, UpstreamTls, Wish};
+pub use proof::AddressProof;
 pub use retry::{Failure, RetryPolicy};
 
 use balancer::BalancerParts;
@@ -233,8 +235,13 @@ impl Upstream {
     ///
     /// # Errors
     /// The node is to be verified, but `host` is no name.
-    pub fn peer(&self, picked: &Picked, host: &str) -> Result<Box<HttpPeer>, PeerError> {
-        self.template.peer(picked.addr, host)
+    pub fn peer(
+        &self,
+        picked: &Picked,
+        host: &str,
+        wish: Wish,
+    ) -> Result<Box<HttpPeer>, PeerError> {
+        self.template.peer(picked.addr, host, wish)
     }
 }
 

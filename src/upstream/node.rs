@@ -17,7 +17,6 @@ pub struct Node {
     pub host: Box<str>,
     /// Port, the scheme's where the configuration names none.
     pub port: u16,
-    /// What `pass_host: node` sends.
     pub(super) host_header: HeaderValue,
     addresses: Addresses,
     /// Next address to use, of a name that has several.
@@ -63,6 +62,12 @@ impl Node {
             addresses,
             turn: AtomicUsize::new(0),
         })
+    }
+
+    /// What `pass_host: node` sends.
+    #[must_use]
+    pub fn host_header(&self) -> &HeaderValue {
+        &self.host_header
     }
 
     /// An address that was not tried yet; names with several addresses take turns.

@@ -10,11 +10,13 @@ use openssl::hash::MessageDigest;
 use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::x509::{X509, X509Name};
+use pingora_core::protocols::Digest;
 use pingora_core::upstreams::peer::{ALPN, H1UpgradePolicy, Peer as _};
 use pingora_core::utils::tls::CertKey;
 
 use super::*;
 use crate::clock::SystemClock;
+use crate::config::resource::UpstreamAlpn;
 use crate::expr::{VarSource, Variable};
 
 struct NoVars;
@@ -244,33 +246,96 @@ fn a_peer_asks_for_the_host_sent_and_never_skips_verification() {
     let strict = world.build(&https(nodes()), verify());
     let picked = pick(&lax, &[]).expect("a node");
     let peer = strict
-        .peer(&picked, "a.test:8443")
+        .peer(&picked, "a.test:8443", Wish::Any)
         .expect("a name can be verified");
     assert_eq!(
         (peer.sni(), peer.verify_cert(), peer.verify_hostname()),
         ("a.test", true, true)
     );
-    assert_eq!(peer.options.alpn, ALPN::H1);
-    for host in [
-        "192.0.2.1",
-        "192.0.2.1:443",
-        "[2001:db8::1]:443",
-        "",
-        ":443",
-    ] {
+    for host in ["", ":443", "."] {
         assert_eq!(
-            strict.peer(&picked, host).err(),
+            strict.peer(&picked, host, Wish::Any).err(),
             Some(PeerError::NothingToVerify),
             "{host}"
         );
-        let peer = lax.peer(&picked, host).expect("nothing is verified here");
+    }
+    for host in ["192.0.2.1", "192.0.2.1:443", "[2001:db8::1]:443", ""] {
+        let peer = lax
+            .peer(&picked, host, Wish::Any)
+            .expect("nothing is verified here");
         assert_eq!((peer.sni(), peer.verify_cert()), ("", false));
+        assert!(AddressProof::holds(&peer, None));
     }
     let plain = world.build(&config(nodes()), verify());
     assert!(
-        plain.peer(&picked, "192.0.2.1").is_ok(),
+        plain.peer(&picked, "192.0.2.1", Wish::Any).is_ok(),
         "plain connections verify nothing"
     );
+}
+
+#[test]
+fn a_node_asked_for_by_address_must_prove_it() {
+    let world = World::new();
+    let strict = world.build(
+        &https(vec![node("192.0.2.1", 1, 0)]),
+        UpstreamTls {
+            verify: true,
+            ..UpstreamTls::default()
+        },
+    );
+    let picked = pick(&strict, &[]).expect("a node");
+    let peer = |host: &str| strict.peer(&picked, host, Wish::Any).expect("a peer");
+    for host in ["192.0.2.1", "192.0.2.1:443", "[2001:db8::1]:443"] {
+        let peer = peer(host);
+        assert_eq!(peer.sni(), "", "an address is no server name");
+        assert!(!AddressProof::holds(&peer, None), "{host}");
+        assert!(!AddressProof::holds(&peer, Some(&Digest::default())));
+    }
+    let key = |host: &str| peer(host).reuse_hash();
+    assert_eq!(key("192.0.2.1"), key("192.0.2.1:443"));
+    assert_ne!(key("192.0.2.1"), key("192.0.2.2"));
+    assert!(AddressProof::holds(&peer("a.test"), None), "Pingora does");
+}
+
+#[test]
+fn what_is_offered_follows_the_scheme_and_may_be_narrowed() {
+    use UpstreamAlpn::{Both, Http1, Http2};
+    let world = World::new();
+    for (scheme, narrowed, offered, websocket) in [
+        (Scheme::Http, None, ALPN::H1, ALPN::H1),
+        (Scheme::Http, Some(Http2), ALPN::H1, ALPN::H1),
+        (Scheme::Https, None, ALPN::H2H1, ALPN::H1),
+        (Scheme::Https, Some(Both), ALPN::H2H1, ALPN::H1),
+        (Scheme::Https, Some(Http2), ALPN::H2, ALPN::H1),
+        (Scheme::Https, Some(Http1), ALPN::H1, ALPN::H1),
+        (Scheme::Grpcs, None, ALPN::H2, ALPN::H1),
+        (Scheme::Grpc, None, ALPN::H2, ALPN::H2),
+    ] {
+        let config = UpstreamConfig {
+            scheme,
+            ..config(vec![node("192.0.2.1", 1, 0)])
+        };
+        let tls = UpstreamTls {
+            alpn: narrowed,
+            ..UpstreamTls::default()
+        };
+        let upstream = world.build(&config, tls);
+        let picked = pick(&upstream, &[]).expect("a node");
+        let peer = |wish| upstream.peer(&picked, "a.test", wish).expect("a peer");
+        let (plain, upgrade) = (peer(Wish::Any), peer(Wish::Http1));
+        let narrow = peer(Wish::Http1IfOffered).options.alpn;
+        let both = offered == ALPN::H2H1;
+        assert_eq!(narrow == ALPN::H1, both || offered == ALPN::H1);
+        let single = || peer(Wish::Single).reuse_hash();
+        assert!(single() != single() && single() != plain.reuse_hash());
+        assert_eq!(plain.options.alpn, offered, "{scheme:?} {narrowed:?}");
+        assert_eq!(upgrade.options.alpn, websocket, "{scheme:?} {narrowed:?}");
+        assert_eq!(
+            plain.reuse_hash() == upgrade.reuse_hash(),
+            offered == websocket,
+            "what was offered differently is not shared"
+        );
+    }
 }
 
 #[test]
@@ -281,7 +346,7 @@ fn pools_never_mix_what_differs() {
     let picked = pick(&plain, &[]).expect("a node");
     let key = |upstream: &Upstream| {
         upstream
-            .peer(&picked, "a.test")
+            .peer(&picked, "a.test", Wish::Any)
             .expect("a peer")
             .reuse_hash()
     };
@@ -350,7 +415,12 @@ fn a_pool_that_keeps_none_never_reuses() {
     };
     let upstream = World::new().build(&config, UpstreamTls::default());
     let picked = pick(&upstream, &[]).expect("a node");
-    let key = || upstream.peer(&picked, "a").expect("a peer").reuse_hash();
+    let key = || {
+        upstream
+            .peer(&picked, "a", Wish::Any)
+            .expect("a peer")
+            .reuse_hash()
+    };
     assert_ne!(key(), key());
 }
 
@@ -366,7 +436,7 @@ fn routes_change_timeouts_and_upgrades() {
     let route = upstream.for_route(Some(&timeout), false);
     let picked = pick(&route, &[]).expect("a node");
     assert_eq!(picked.addr.to_string(), "[::1]:80");
-    let options = route.peer(&picked, "a").expect("a peer").options;
+    let options = route.peer(&picked, "a", Wish::Any).expect("a peer").options;
     assert_eq!(options.connection_timeout, Some(second));
     assert_eq!(options.total_connection_timeout, Some(second));
     assert_eq!(options.write_timeout, Some(second * 2));

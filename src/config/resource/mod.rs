@@ -29,9 +29,9 @@ pub use proto::ProtoConfig;
 pub use route::{RouteConfig, ServiceConfig};
 pub use secret::SecretConfig;
 pub use shape::{Labels, Pem};
-pub use ssl::{SslClientConfig, SslConfig, SslKind};
+pub use ssl::{ForwardConfig, SslClientConfig, SslConfig, SslKind};
 pub use upstream::{
-    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamConfig,
+    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, TimeoutConfig, UpstreamAlpn, UpstreamConfig,
     UpstreamTlsConfig,
 };
 

@@ -307,6 +307,8 @@ pub enum Pem {
     Certificate,
     /// A private key: 64–65536 characters.
     Key,
+    /// Revocation lists, which grow with what was revoked: 128 characters to 4 MiB.
+    Revocations,
 }
 
 impl Pem {
@@ -315,14 +317,15 @@ impl Pem {
     /// # Errors
     /// What was expected.
     pub fn check(self, text: &[u8]) -> Result<(), String> {
-        let min = match self {
-            Self::Certificate => 128,
-            Self::Key => 64,
+        let (min, max) = match self {
+            Self::Certificate => (128, 65536),
+            Self::Key => (64, 65536),
+            Self::Revocations => (128, 4 << 20),
         };
-        if (min..=65536).contains(&text.len()) {
+        if (min..=max).contains(&text.len()) {
             return Ok(());
         }
-        Err(format!("expected PEM of {min} to 65536 characters"))
+        Err(format!("expected PEM of {min} to {max} characters"))
     }
 }
 

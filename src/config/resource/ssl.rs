@@ -3,6 +3,7 @@
 use super::shape::{self, Head, Labels, Pem, Shared, fields, inner_fields, pem, unique};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node};
+use crate::expr::pattern;
 
 /// What the certificate is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -14,6 +15,18 @@ pub enum SslKind {
     Client,
 }
 
+/// What upstreams are told of a verified client certificate. Ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ForwardConfig {
+    /// Nothing.
+    #[default]
+    None,
+    /// The certificate.
+    Leaf,
+    /// The certificate and who vouches for it.
+    Chain,
+}
+
 /// Client mutual TLS.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct SslClientConfig {
@@ -21,8 +34,12 @@ pub struct SslClientConfig {
     pub ca: String,
     /// How many intermediates at most. Default 1.
     pub depth: u32,
-    /// Paths that need no certificate.
+    /// Paths that need no certificate. Empty: the handshake needs one.
     pub skip_mtls_uri_regex: Vec<String>,
+    /// Revocation lists, PEM or reference. Ours.
+    pub crl: Option<String>,
+    /// What upstreams are told. Ours.
+    pub forward: ForwardConfig,
 }
 
 /// An `ssls` item. `sni`/`snis` and `cert`+`certs` are folded together by the parser.
@@ -176,7 +193,16 @@ fn client(check: &mut Check, node: Node) -> Option<SslClientConfig> {
             }
             "depth" => client.depth = check.small(&node, 0..=i64::from(u32::MAX)).unwrap_or(1),
             "skip_mtls_uri_regex" => {
-                client.skip_mtls_uri_regex = unique(check, node, 1, Check::text);
+                client.skip_mtls_uri_regex = unique(check, node, 1, regex);
+            }
+            "crl" => client.crl = pem(check, node, Pem::Revocations),
+            "forward" => {
+                let word = check.word(node, &["none", "leaf", "chain"]);
+                client.forward = match word.as_deref() {
+                    Some("leaf") => ForwardConfig::Leaf,
+                    Some("chain") => ForwardConfig::Chain,
+                    _ => ForwardConfig::None,
+                };
             }
             _ => return false,
         }
@@ -186,4 +212,15 @@ fn client(check: &mut Check, node: Node) -> Option<SslClientConfig> {
         check.error(at, "missing-field", "property \"ca\" is required");
     }
     given.then_some(client)
+}
+
+/// Searched for anywhere in a path, as APISIX does it.
+fn regex(check: &mut Check, node: Node) -> Option<String> {
+    let at = node.at;
+    let text = check.text(node)?;
+    if let Err(error) = pattern::compile(&text, false) {
+        check.error(at, "invalid-value", error.to_string());
+        return None;
+    }
+    Some(text)
 }

@@ -284,6 +284,23 @@ fn upstream_fields_hold_their_rules() {
                 "{nodes: {}, tls: {client_cert_id: 1, client_cert: $env://A, client_key: $env://B}}",
                 &["tls: client_cert_id excludes client_cert and client_key"],
             ),
+            ("{nodes: {}, scheme: https, tls: {alpn: h2}}", &[]),
+            (
+                "{nodes: {}, scheme: grpcs, tls: {alpn: [http/1.1, h2]}}",
+                &[],
+            ),
+            (
+                "{nodes: {}, tls: {alpn: h3}}",
+                &["tls.alpn: expected one of h2, http/1.1"],
+            ),
+            (
+                "{nodes: {}, tls: {alpn: []}}",
+                &["tls.alpn: expected h2, http/1.1 or both"],
+            ),
+            (
+                "{nodes: {}, scheme: grpcs, tls: {alpn: [http/1.1]}}",
+                &["grpcs needs h2 in tls.alpn"],
+            ),
             (
                 "{nodes: {}, tls: {client_cert: short, client_key: $env://B}}",
                 &["tls.client_cert: expected PEM of 128 to 65536 characters, or a reference"],

@@ -16,6 +16,7 @@ use super::ctx::{Attempt, RequestCtx, RequestState};
 use crate::consumer::GroupLink;
 use crate::expr::{Name, VarSource, Variable};
 use crate::http::{cookie, query};
+use crate::tls::ClientVerdict;
 
 /// Variables of a request by its parts, for callers that have no [`RequestCtx`] at hand.
 #[derive(Clone, Copy)]
@@ -96,6 +97,7 @@ impl<'a> Vars<'a> {
         self.request_line(name)
             .or_else(|| self.exchange(name))
             .or_else(|| self.connection(name))
+            .or_else(|| self.client_certificate(name))
             .or_else(|| self.gateway(name))
     }
 
@@ -143,10 +145,43 @@ impl<'a> Vars<'a> {
             Name::SslProtocol => Cow::Borrowed(tls()?.protocol),
             Name::SslCipher => Cow::Borrowed(&tls()?.cipher),
             Name::SslServerName => Cow::Borrowed(tls()?.sni.as_deref()?),
+            Name::SslSessionReused => Cow::Borrowed(if tls()?.resumed { "r" } else { "." }),
             Name::Hostname => Cow::Owned(text::hostname()),
             Name::Pid => text::number(std::process::id().into()),
             _ => return None,
         })
+    }
+
+    /// What is known of the client's certificate, in nginx's forms. Differs from nginx: what a
+    /// certificate says is told only of one that was verified, for this name.
+    fn client_certificate(self, name: Name) -> Option<Cow<'a, str>> {
+        let state = self.state;
+        if name == Name::SslClientVerify {
+            state.tls.as_ref()?;
+            return Some(match &state.client_certificate {
+                ClientVerdict::Absent => Cow::Borrowed("NONE"),
+                ClientVerdict::Failed(reason) => Cow::Owned(["FAILED:", reason].concat()),
+                ClientVerdict::Verified(_) => Cow::Borrowed("SUCCESS"),
+            });
+        }
+        let ClientVerdict::Verified(certificate) = &state.client_certificate else {
+            return None;
+        };
+        Some(Cow::Borrowed(match name {
+            Name::SslClientSubject => certificate.subject(),
+            Name::SslClientIssuer => certificate.issuer(),
+            Name::SslClientSerial => certificate.serial(),
+            Name::SslClientFingerprint => certificate.fingerprint(),
+            Name::SslClientRawCert => certificate.pem(),
+            Name::SslClientCert => certificate.indented_pem(),
+            Name::SslClientEscapedCert => certificate.escaped_pem(),
+            Name::SslClientStart => certificate.starts(),
+            Name::SslClientEnd => certificate.ends(),
+            Name::SslClientRemain => {
+                return Some(text::number(certificate.days_left(state.started_wall)));
+            }
+            _ => return None,
+        }))
     }
 
     /// What the gateway found out.

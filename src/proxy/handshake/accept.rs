@@ -4,6 +4,7 @@
 use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use async_trait::async_trait;
 use pingora_core::listeners::TlsAccept;
@@ -11,7 +12,7 @@ use pingora_core::protocols::tls::TlsRef;
 
 use super::hello::ChosenIndex;
 use crate::plugins::ctx::TlsInfo;
-use crate::tls::present;
+use crate::tls::{Presented, present};
 
 /// What Pingora calls later in the handshake.
 pub(super) struct Accept {
@@ -45,8 +46,13 @@ impl TlsAccept for Accept {
             protocol: ssl.version_str(),
             cipher: Cow::Borrowed(cipher),
             ssl_id: chosen.identity.id.clone(),
-            client_verified: chosen.identity.policy.client().is_some(),
+            client: chosen
+                .identity
+                .policy
+                .client()
+                .map(|auth| Presented::read(ssl, auth)),
             resumed: ssl.session_reused(),
+            spent: AtomicBool::new(false),
         })))
     }
 }

@@ -69,16 +69,18 @@ impl Hello {
         let identity = self.find(sni)?;
         if let IdentityState::Refused { reason } = &identity.state {
             self.refused.refused_item.fetch_add(1, Ordering::Relaxed);
-            log::warn!("ssl {} refuses handshakes: {reason}", identity.id);
+            let id = &identity.id;
+            self.refused
+                .say(format_args!("ssl {id} refuses handshakes: {reason}"));
             return Err(SslAlert::INTERNAL_ERROR);
         }
         let at = self.clock.wall();
         if identity.presented(at).next().is_none() {
             self.refused.expired.fetch_add(1, Ordering::Relaxed);
-            log::warn!(
-                "ssl {} refuses handshakes: no certificate of it is valid now",
-                identity.id
-            );
+            let id = &identity.id;
+            self.refused.say(format_args!(
+                "ssl {id} refuses handshakes: no certificate of it is valid now"
+            ));
             return Err(SslAlert::INTERNAL_ERROR);
         }
         let fallback = self.options.fallback_sni.as_deref();
@@ -120,7 +122,9 @@ impl Hello {
             let found = fallback.and_then(|name| names.find(name));
             return found.cloned().ok_or_else(|| {
                 self.refused.no_name.fetch_add(1, Ordering::Relaxed);
-                log::warn!("failed to find SNI: the client sent none and no fallback serves it");
+                self.refused.say(format_args!(
+                    "failed to find SNI: the client sent none and no fallback serves it"
+                ));
                 SslAlert::UNRECOGNIZED_NAME
             });
         };
@@ -131,7 +135,9 @@ impl Hello {
         let found = fallback.and_then(|name| names.find(name));
         found.cloned().ok_or_else(|| {
             self.refused.unknown_name.fetch_add(1, Ordering::Relaxed);
-            log::warn!("failed to find any SSL certificate by SNI: {sni}");
+            self.refused.say(format_args!(
+                "failed to find any SSL certificate by SNI: {sni}"
+            ));
             SslAlert::UNRECOGNIZED_NAME
         })
     }
@@ -139,7 +145,8 @@ impl Hello {
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
         let identity = &chosen.identity;
-        let context = identity.session_context(&chosen.served_as, chosen.at);
+        let context = present::session_context(&identity.policy, &chosen.served_as)?;
+        let context = identity.narrow(context, chosen.at);
         present::hold_to(ssl, &identity.policy, &context)?;
         ssl.set_ex_data(self.chosen, chosen);
         Ok(())

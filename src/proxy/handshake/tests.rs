@@ -1,10 +1,11 @@
-//! A real Pingora listener, with real `openssl s_client` and `curl` on the other end.
+//! A real listener, with real `openssl s_client` and `curl` on the other end.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -12,7 +13,6 @@ use http::Response;
 use pingora_core::apps::http_app::{HttpServer, ServeHttp};
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::services::Service as _;
-use pingora_core::services::listening::Service;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -20,9 +20,11 @@ use tokio::sync::watch;
 use super::*;
 use crate::clock::{Clock, SystemClock};
 use crate::plugins::ctx::TlsInfo;
+use crate::proxy::listener::{EdgeLimits, EdgeParts, EdgeService, Entrance};
 use crate::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
 use crate::tls::{
-    CaBundle, Chains, ClientAuth, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy, choose_pair,
+    CaBundle, Chains, ClientAuth, ClientRules, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy,
+    choose_pair,
 };
 
 /// Answers with the facts of the connection.
@@ -57,7 +59,7 @@ impl Server {
         let names = Arc::new(ArcSwap::from_pointee(SniStore::build(entries)));
         let refused = Arc::new(RefusedHandshakes::default());
         let current = names.clone();
-        let settings = tls_settings(
+        let acceptor = Acceptor::build(
             Arc::new(move || current.load_full()),
             options,
             refused.clone(),
@@ -67,8 +69,9 @@ impl Server {
         let free = TcpListener::bind("127.0.0.1:0").expect("bind");
         let addr = free.local_addr().expect("bound");
         drop(free);
-        let mut service = Service::new("test".to_owned(), HttpServer::new_app(Facts));
-        service.add_tls_with_settings(&addr.to_string(), None, settings);
+        let mut service = EdgeService::new("test", HttpServer::new_app(Facts), parts());
+        let tls = Some(Arc::new(acceptor));
+        service.listen(&[addr], Entrance { tls });
         let (stop, stopped) = watch::channel(false);
         let runtime = Runtime::new().expect("runtime");
         runtime.spawn(async move { service.start_service(None, stopped, 1).await });
@@ -146,6 +149,21 @@ impl Server {
         drop(stream.read_to_end(&mut answer));
         assert_eq!(answer.first(), Some(&21), "an alert and nothing before it");
         answer.split_off(5)
+    }
+}
+
+fn parts() -> EdgeParts {
+    EdgeParts {
+        limits: EdgeLimits {
+            max_connections: 0,
+            handshake_timeout: Duration::from_secs(10),
+            client_header_timeout: Duration::from_secs(10),
+            h2c: false,
+        },
+        drain: Arc::default(),
+        handshakes: Arc::default(),
+        lines: Arc::default(),
+        clock: Arc::new(SystemClock),
     }
 }
 
@@ -495,7 +513,7 @@ fn a_name_with_client_certificates_asks_for_them_even_after_a_session_elsewhere(
     let ca = authority();
     let clients = Authority::named("clients").expect("authority");
     let bundle = CaBundle::parse(clients.cert_pem().expect("pem").as_bytes()).expect("bundle");
-    let client = Arc::new(ClientAuth::build(bundle, 1).expect("store"));
+    let client = Arc::new(ClientAuth::build(ClientRules::new(bundle)).expect("store"));
     let guarded = TlsPolicy::new("m", Protocols::default(), Some(client), 0);
     let guarded = identity("m", &[leaf(&ca, &["m.test"], KeyKind::EcdsaP256)], guarded);
     let entries = vec![plain(&ca, "1", &["a.test"]), entry(&["m.test"], guarded)];
@@ -530,10 +548,12 @@ fn a_name_with_client_certificates_asks_for_them_even_after_a_session_elsewhere(
         assert!(output.contains("alert number 48"), "{version}: {output}");
         let output = ask(&["-cert", &good, "-key", &good, "-sess_out", "mutual"]);
         assert!(
-            output.contains("client_verified: true"),
+            output.contains("client: Some(Presented(Verified("),
             "{version}: {output}"
         );
         let output = ask(&["-sess_in", "mutual"]);
         assert!(output.contains("resumed: true"), "{version}: {output}");
     }
 }
+
+mod generations;

@@ -8,15 +8,19 @@ use bytes::Bytes;
 use http::Response;
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::server::configuration::ServerConf;
+use pingora_core::services::Service as _;
 use pingora_core::upstreams::peer::HttpPeer;
+use pingora_error::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{HttpProxy, ProxyHttp, Session, http_proxy};
 use tokio::runtime::Runtime;
 use tokio::sync::Notify;
 
+use super::http2::HTTP2_PREFACE;
 use super::*;
 use crate::clock::SystemClock;
-use crate::proxy::handshake::{RefusedHandshakes, TlsOptions, tls_settings};
+use crate::proxy::handshake::{RefusedHandshakes, TlsOptions};
+use crate::telemetry::metrics::HandshakeFailure;
 use crate::tls::dev::{Authority, LeafOptions};
 use crate::tls::{CertifiedKey, Protocols, SniEntry, SniStore, TlsIdentity, TlsPolicy};
 
@@ -36,7 +40,7 @@ impl ProxyHttp for App {
         _session: &mut Session,
         (): &mut (),
     ) -> pingora_error::Result<Box<HttpPeer>> {
-        Error::e_explain(REFUSED, "there is no upstream")
+        Error::e_explain(ErrorType::InternalError, "there is no upstream")
     }
 
     async fn early_request_filter(
@@ -80,12 +84,14 @@ struct Server {
     plain: SocketAddr,
     tls: SocketAddr,
     drain: Arc<Drain>,
+    handshakes: Arc<HandshakeCounts>,
     release: Arc<Notify>,
     runtime: Runtime,
 }
 
 const LIMITS: EdgeLimits = EdgeLimits {
     max_connections: 0,
+    handshake_timeout: Duration::from_secs(1),
     client_header_timeout: Duration::from_secs(1),
     h2c: true,
 };
@@ -102,24 +108,35 @@ impl Server {
         options.h2c = limits.h2c;
         proxy.server_options = Some(options);
         let drain = Arc::new(Drain::default());
-        let mut service = EdgeService::new("test", proxy, limits, drain.clone());
+        let handshakes = Arc::new(HandshakeCounts::default());
+        let parts = EdgeParts {
+            limits,
+            drain: drain.clone(),
+            handshakes: handshakes.clone(),
+            lines: Arc::default(),
+            clock: Arc::new(SystemClock),
+        };
+        let mut service = EdgeService::new("test", proxy, parts);
         let [plain, tls] = free_ports();
-        service.service().add_tcp(&plain.to_string());
+        service.listen(&[plain], Entrance::default());
         let names = names();
-        let settings = tls_settings(
+        let acceptor = Acceptor::build(
             Arc::new(move || names.clone()),
             TlsOptions::default(),
             Arc::new(RefusedHandshakes::default()),
             Arc::new(SystemClock),
         );
-        let settings = settings.expect("settings");
-        service
-            .service()
-            .add_tls_with_settings(&tls.to_string(), None, settings);
+        let acceptor = Arc::new(acceptor.expect("settings"));
+        service.listen(
+            &[tls],
+            Entrance {
+                tls: Some(acceptor),
+            },
+        );
         let runtime = Runtime::new().expect("runtime");
         let never = drain.watch();
         runtime.spawn(async move {
-            PingoraService::start_service(&mut service, None, never, 1).await;
+            service.start_service(None, never, 1).await;
         });
         for addr in [plain, tls] {
             while TcpStream::connect(addr).is_err() {
@@ -130,6 +147,7 @@ impl Server {
             plain,
             tls,
             drain,
+            handshakes,
             release,
             runtime,
         };
@@ -315,6 +333,10 @@ fn tls_ports_close_silent_clients_and_answer_plain_http() {
     let (_, body) = text.split_once("\r\n\r\n").expect("head and body");
     assert!(text.contains(&format!("Content-Length: {}\r\n", body.len())));
     server.until(|server| server.active() == 0);
+    let failed = |failure| server.handshakes.failed(failure);
+    assert_eq!(failed(HandshakeFailure::Timeout), 1);
+    assert_eq!(failed(HandshakeFailure::PlainHttp), 1);
+    assert_eq!(server.handshakes.in_flight(), 0);
 }
 
 #[test]

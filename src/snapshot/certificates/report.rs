@@ -15,6 +15,8 @@ pub struct CertificateReport {
     pub pairs: Arc<[Option<Arc<CertifiedKey>>]>,
     /// Whether the item refused when it was last looked at.
     pub refused: bool,
+    /// Whether its newest values wait in quarantine while others serve.
+    pub quarantined: bool,
     pub(super) config: Arc<SslConfig>,
 }
 

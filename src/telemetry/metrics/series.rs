@@ -95,6 +95,14 @@ pub(super) struct Bounds {
 
 impl Bounds {
     pub(super) fn milliseconds(bounds: &[f64]) -> Self {
+        Self::of(bounds, 1000.0)
+    }
+
+    pub(super) fn seconds(bounds: &[f64]) -> Self {
+        Self::of(bounds, 1_000_000.0)
+    }
+
+    fn of(bounds: &[f64], micros: f64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_sign_loss,
@@ -102,7 +110,7 @@ impl Bounds {
         )]
         let micros = bounds
             .iter()
-            .map(|ms| (ms * 1000.0).round() as u64)
+            .map(|bound| (bound * micros).round() as u64)
             .collect();
         let label = |bound: &f64| format!("le=\"{bound}\"").into();
         let infinity = std::iter::once("le=\"+Inf\"".into());

@@ -21,3 +21,10 @@ pub fn expired(authority: &Authority, names: &[&str]) -> Issued {
 pub fn key_text(issued: &Issued) -> &str {
     issued.key_pem.expose_str().expect("PEM is ASCII")
 }
+
+/// The first certificate of a chain.
+pub fn first(chain: &str) -> String {
+    let end = "-----END CERTIFICATE-----\n";
+    let (first, _) = chain.split_once(end).expect("a chain has a leaf");
+    format!("{first}{end}")
+}

@@ -80,6 +80,11 @@ impl Connection<SslStream<TcpStream>> {
             .map_err(|error| error.to_string())
     }
 
+    /// Takes a stream whose handshake is done.
+    pub fn over_tls(stream: SslStream<TcpStream>) -> Self {
+        Self::over(stream)
+    }
+
     /// The server's certificate, as DER.
     pub fn certificate(&self) -> Vec<u8> {
         let certificate = self.stream.ssl().peer_certificate();
@@ -172,7 +177,8 @@ pub fn get(addr: SocketAddr, path: &str, headers: &[(&str, &str)]) -> Reply {
     connection.expect_reply()
 }
 
-fn tcp(addr: SocketAddr) -> TcpStream {
+/// A connected socket with time limits.
+pub fn tcp(addr: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(addr).unwrap();
     stream.set_nodelay(true).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

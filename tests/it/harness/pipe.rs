@@ -19,6 +19,7 @@ pub struct Pipe {
 struct Shared {
     /// What the server says is kept back.
     held: AtomicBool,
+    server: Mutex<SocketAddr>,
     stopped: AtomicBool,
     connections: AtomicUsize,
     streams: Mutex<Vec<TcpStream>>,
@@ -32,6 +33,7 @@ impl Pipe {
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             held: AtomicBool::new(false),
+            server: Mutex::new(server),
             stopped: AtomicBool::new(false),
             connections: AtomicUsize::new(0),
             streams: Mutex::default(),
@@ -43,6 +45,7 @@ impl Pipe {
                     break;
                 }
                 accepting.connections.fetch_add(1, Ordering::Relaxed);
+                let server = *accepting.server.lock().unwrap();
                 accepting.join(client, server);
             }
         });
@@ -52,6 +55,11 @@ impl Pipe {
     /// From now on nothing the server says arrives; or all does, what was kept back included.
     pub fn hold(&self, held: bool) {
         self.shared.held.store(held, Ordering::Relaxed);
+    }
+
+    /// New connections lead to this server from now on; those there are stay.
+    pub fn lead_to(&self, server: SocketAddr) {
+        *self.shared.server.lock().unwrap() = server;
     }
 
     /// Connections so far.

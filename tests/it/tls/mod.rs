@@ -1,11 +1,19 @@
 //! TLS as clients see it: which certificate a name gets, and which names get none. By the real
 //! `openssl s_client` and `curl` wherever they can say it.
 
+mod audit;
 mod client_auth;
+mod client_chains;
+mod client_identity;
+mod client_paths;
+mod client_rules;
+mod clients;
+mod generations;
 mod inbound;
 mod names;
 mod pairs;
 mod sessions;
+mod visitor;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -154,6 +162,17 @@ fn curl(gateway: &Gateway, url_host: &str, args: &[&str]) -> (Option<i32>, Strin
         .expect("curl is installed (scripts/setup.sh)");
     let status = String::from_utf8_lossy(&output.stdout).into_owned();
     (output.status.code(), status)
+}
+
+/// Waits until the log says so: a request is logged after its answer was sent.
+fn await_log(gateway: &Gateway, said: &str) {
+    wait_until(said, || gateway.log().contains(said));
+}
+
+/// The `client` of an item: a CA, literal or reference, and further members.
+fn guard(ca: &str, more: &str) -> String {
+    let ca = serde_json::to_string(ca).unwrap();
+    format!("    client: {{ ca: {ca}{more} }}\n")
 }
 
 /// `m.test` and `*.w.test` want certificates of one CA, `o.test` wants none, and what `bad.test`

@@ -163,8 +163,8 @@ fn an_item_refuses_whole_where_one_of_its_values_cannot_be_used() {
             "certs.0: reference $env://NO_SUCH_CERT",
         ),
         (
-            client(", skip_mtls_uri_regex: [/open]"),
-            "client.skip_mtls_uri_regex: ",
+            client(", crl: \"$env://NO_SUCH_CRL\""),
+            "client.crl: reference $env://NO_SUCH_CRL",
         ),
     ];
     let names: Vec<_> = (0..cases.len()).map(|n| format!("{n}.test")).collect();

@@ -2,10 +2,12 @@
 //! other: the last good pair serves until both fit, and no longer than its values may.
 
 use claviger::tls::dev::{Authority, Issued};
+use openssl::hash::MessageDigest;
+use openssl::x509::X509;
 use serde_json::json;
 
 use super::tls::{Node, client, der, node};
-use crate::harness::{Gateway, OpenBao, certs, wait_until};
+use crate::harness::{Connection, Gateway, Nginx, OpenBao, certs, wait_until};
 
 /// Paths, one for each place a pair may stand in, and what its findings are told of.
 const PLACES: &[(&str, &str)] = &[
@@ -128,4 +130,173 @@ async fn halves_that_rotate_one_after_the_other_break_nothing() {
     wait_until("values too old are not shown", || {
         stand.statuses() == [503; 4]
     });
+}
+
+#[test]
+fn what_cannot_be_shown_refuses_and_says_why() {
+    let clients = Authority::named("clients").unwrap();
+    let node = node(Some(&clients.cert_pem().unwrap()));
+    let shown = client(&clients, "gateway");
+    let server = certs::server(&clients, &["edge.test"]);
+    let builder = Gateway::builder()
+        .file("secrets/client.crt", &shown.cert_pem)
+        .file("secrets/client.key", certs::key_text(&shown))
+        .file("secrets/server.crt", &server.cert_pem)
+        .file("secrets/server.key", certs::key_text(&server))
+        .file("secrets/no.pem", "no certificate");
+    let pair = |cert: &str, key: &str| {
+        format!(
+            "{{ verify: false, client_cert: $secret://file/main/{cert}, client_key: $secret://file/main/{key} }}"
+        )
+    };
+    let cases = [
+        ("good", pair("client.crt", "client.key"), 200),
+        (
+            "by-id",
+            "{ verify: false, client_cert_id: shown }".into(),
+            200,
+        ),
+        (
+            "unknown",
+            "{ verify: false, client_cert_id: nobody }".into(),
+            502,
+        ),
+        (
+            "server",
+            "{ verify: false, client_cert_id: edge }".into(),
+            502,
+        ),
+        ("absent", pair("absent.crt", "client.key"), 503),
+        (
+            "absent-by-id",
+            "{ verify: false, client_cert_id: absent }".into(),
+            503,
+        ),
+        ("unreadable", pair("no.pem", "client.key"), 503),
+        ("other-key", pair("client.crt", "server.key"), 503),
+    ];
+    let mut yaml = format!(
+        "
+secrets:
+  - {{ id: file/main, path: {} }}
+ssls:
+  - {{ id: shown, type: client, cert: $secret://file/main/client.crt, key: $secret://file/main/client.key }}
+  - {{ id: absent, type: client, cert: $secret://file/main/absent.crt, key: $secret://file/main/client.key }}
+  - {{ id: edge, sni: edge.test, cert: $secret://file/main/server.crt, key: $secret://file/main/server.key }}
+routes:
+",
+        builder.dir().join("secrets").display()
+    );
+    for (name, tls, _) in &cases {
+        yaml.push_str(&format!(
+            "  - {{ id: {name}, uri: /{name}, upstream: {{ scheme: https, nodes: {{ '{}': 1 }}, tls: {tls} }} }}\n",
+            node.upstream.addr
+        ));
+    }
+    let gateway = builder.resources(yaml).unready().start();
+    for (name, _, status) in &cases {
+        let reply = gateway.get("node.test", &format!("/{name}"), &[]);
+        assert_eq!(reply.status, *status, "{name}");
+    }
+    let log = gateway.log();
+    for text in ["ssl id [nobody] not exits", "ssl type should be 'client'"] {
+        assert!(log.contains(text), "{text}");
+    }
+    assert_eq!(node.upstream.count(), 2);
+}
+
+/// What nginx saw: the fingerprint of the client's certificate, and the number of the connection.
+fn who(gateway: &Gateway, path: &str) -> (String, String) {
+    let reply = gateway.get("node.test", path, &[]);
+    assert_eq!(reply.status, 200);
+    let text = reply.text();
+    let (fingerprint, connection) = text.split_once('/').unwrap();
+    (fingerprint.to_owned(), connection.to_owned())
+}
+
+/// As nginx writes it.
+fn fingerprint(issued: &Issued) -> String {
+    let certificate = X509::from_pem(issued.cert_pem.as_bytes()).unwrap();
+    let digest = certificate.digest(MessageDigest::sha1()).unwrap();
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn nothing_new_rides_on_connections_that_showed_the_old_pair() {
+    let clients = Authority::named("clients").unwrap();
+    // All with the same serial number, which is all that Pingora alone would look at.
+    let [first, second] = ["first", "second"].map(|name| client(&clients, name));
+    let between = clients.intermediate("between").unwrap().cert_pem().unwrap();
+    let servers = Authority::new().unwrap();
+    let issued = certs::server(&servers, &["node.test"]);
+    let large = vec![b'x'; 24 << 20];
+    let nginx = Nginx::start(
+        &issued,
+        "http2",
+        "ssl_verify_client optional_no_ca; location /large { }
+         location / { return 200 $ssl_client_fingerprint/$connection; }",
+        &[("large", &large)],
+    );
+    let builder = Gateway::builder()
+        .bootstrap("apisix: { lru: { secret: { ttl: 1, neg_ttl: 1 } } }")
+        .file("secrets/client.crt", &first.cert_pem)
+        .file("secrets/client.key", certs::key_text(&first));
+    let folder = builder.dir().join("secrets").display().to_string();
+    let pair =
+        "client_cert: $secret://file/main/client.crt, client_key: $secret://file/main/client.key";
+    let yaml = |pair: &str| {
+        let mut yaml = format!("secrets:\n  - {{ id: file/main, path: {folder} }}\nroutes:\n");
+        for (name, scheme, alpn) in [
+            ("h2", "https", "h2"),
+            ("again", "https", "h2"),
+            ("large", "https", "h2"),
+            ("h1", "https", "http/1.1"),
+            ("grpcs", "grpcs", "h2"),
+        ] {
+            yaml.push_str(&format!(
+                "  - {{ id: {name}, uri: /{name}, upstream: {{ scheme: {scheme}, nodes: {{ '{}': 1 }}, \
+                 tls: {{ verify: false, alpn: {alpn}, {pair} }} }} }}\n",
+                nginx.addr
+            ));
+        }
+        yaml
+    };
+    let gateway = builder.resources(yaml(pair)).start();
+    let paths = ["/h2", "/h1", "/grpcs"];
+    let all = || paths.map(|path| who(&gateway, path));
+    let old = all();
+    assert!(old.iter().all(|(shown, _)| *shown == fingerprint(&first)));
+    assert_eq!(all(), old, "kept alive");
+    assert_eq!(who(&gateway, "/again"), old[0], "who shows the same shares");
+    // An answer that is still under way on the old connection.
+    let mut slow = Connection::open(gateway.http());
+    slow.request("GET", "/large", &[("Host", "node.test")]);
+
+    let rotate = |cert: &str, key: &str| {
+        gateway.write_file("secrets/client.crt", cert);
+        gateway.write_file("secrets/client.key", key);
+    };
+    let left = |old: &[(String, String)], shown: &str| {
+        wait_until("the new pair is shown", || {
+            all().iter().all(|(seen, _)| seen == shown)
+                && all().iter().zip(old).all(|(new, old)| new.1 != old.1)
+        });
+        let new = all();
+        for _ in 0..3 {
+            assert_eq!(all(), new, "and nothing else any more");
+        }
+        new
+    };
+    rotate(&second.cert_pem, certs::key_text(&second));
+    let new = left(&old, &fingerprint(&second));
+    assert_eq!(slow.expect_reply().message.body.len(), large.len());
+    // Another chain below the same leaf is another thing shown.
+    rotate(
+        &format!("{}{between}", second.cert_pem),
+        certs::key_text(&second),
+    );
+    let new = left(&new, &fingerprint(&second));
+    // Nothing shown any more.
+    gateway.write_resources(&yaml(""));
+    left(&new, "");
 }

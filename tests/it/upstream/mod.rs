@@ -3,8 +3,11 @@
 mod client_pairs;
 mod dns;
 mod forward;
+mod http2;
+mod http2_faults;
 mod retry;
 mod tls;
+mod verify;
 
 use std::net::SocketAddr;
 

@@ -1,20 +1,23 @@
 //! TLS towards nodes: what is verified, what is shown, and which connections are shared.
 
-use claviger::tls::dev::{Authority, Issued, LeafOptions, Usage};
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use claviger::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
 use openssl::asn1::{Asn1Integer, Asn1Time};
 use openssl::bn::BigNum;
 use openssl::hash::MessageDigest;
 use openssl::pkey::PKey;
 use openssl::x509::X509;
 
-use crate::harness::gateway::{Builder, claviger};
-use crate::harness::{Behaviour, Gateway, Upstream, certs, wait_until};
+use crate::harness::gateway::Builder;
+use crate::harness::{Behaviour, Gateway, Nginx, Upstream, certs, wait_until};
 
-const NAME: &str = "node.test";
+pub(super) const NAME: &str = "node.test";
 
 pub(super) struct Node {
     pub(super) upstream: Upstream,
-    ca: String,
+    pub(super) ca: String,
 }
 
 /// A node whose certificate is for `node.test`, and its CA.
@@ -30,7 +33,7 @@ pub(super) fn node(client_ca: Option<&str>) -> Node {
 
 /// A gateway that reads secrets from the folder `secrets` (file/main), with these routes: path
 /// and `tls` of its upstream.
-fn routes(builder: Builder, node: &Node, routes: &[(&str, &str)]) -> Builder {
+pub(super) fn routes(builder: Builder, node: &Node, routes: &[(&str, &str)]) -> Builder {
     let mut yaml = format!(
         "secrets:\n  - {{ id: file/main, path: {} }}\nroutes:\n",
         builder.dir().join("secrets").display()
@@ -44,80 +47,105 @@ fn routes(builder: Builder, node: &Node, routes: &[(&str, &str)]) -> Builder {
     builder.resources(yaml)
 }
 
-fn status(gateway: &Gateway, host: &str, path: &str) -> u16 {
+pub(super) fn status(gateway: &Gateway, host: &str, path: &str) -> u16 {
     gateway.get(host, path, &[]).status
 }
 
 #[test]
-fn a_node_is_verified_by_ca_and_name_where_that_is_asked() {
-    let node = node(None);
-    let other = Authority::new().unwrap().cert_pem().unwrap();
-    let builder = Gateway::builder()
-        .file("secrets/ca.pem", &node.ca)
-        .file("secrets/other.pem", other);
-    let gateway = routes(
-        builder,
-        &node,
-        &[
-            (
-                "right",
-                "{ verify: true, ca_certs: $secret://file/main/ca.pem }",
-            ),
-            (
-                "wrong",
-                "{ verify: true, ca_certs: $secret://file/main/other.pem }",
-            ),
-            ("system", "{ verify: true }"),
-            ("off", "{ verify: false }"),
-            ("unset", "{}"),
-        ],
-    )
-    .start();
-    assert_eq!(status(&gateway, NAME, "/right"), 200);
-    assert_eq!(status(&gateway, &format!("{NAME}:8443"), "/right"), 200);
-    assert_eq!(
-        status(&gateway, "other.test", "/right"),
-        502,
-        "another name"
-    );
-    assert_eq!(
-        status(&gateway, "127.0.0.1", "/right"),
-        502,
-        "no name to verify"
-    );
-    assert_eq!(status(&gateway, NAME, "/wrong"), 502);
-    assert_eq!(status(&gateway, NAME, "/system"), 502);
-    for path in ["/off", "/unset"] {
-        assert_eq!(status(&gateway, NAME, path), 200, "{path}");
-        assert_eq!(status(&gateway, "127.0.0.1", path), 200, "{path}");
+fn the_name_asked_for_is_the_host_that_is_sent() {
+    let authority = Authority::new().unwrap();
+    let issued = certs::server(&authority, &[NAME]);
+    let say = "location / { return 200 [$ssl_server_name]; }";
+    let nginx = Nginx::start(&issued, "", say, &[]);
+    let upstream = |rest: &str| {
+        format!(
+            "{{ scheme: https, tls: {{ verify: false }}, nodes: {{ \"{}\": 1 }}, {rest} }}",
+            nginx.addr
+        )
+    };
+    let gateway = Gateway::start(format!(
+        "routes:
+  - {{ id: pass, uri: /pass, upstream: {} }}
+  - {{ id: node, uri: /node, upstream: {} }}
+  - {{ id: rewrite, uri: /rewrite, upstream: {} }}
+  - {{ id: plugin, uri: /plugin, plugins: {{ proxy-rewrite: {{ host: plugin.test }} }}, upstream: {} }}
+",
+        upstream("pass_host: pass"),
+        upstream("pass_host: node"),
+        upstream("pass_host: rewrite, upstream_host: 'other.test:8443'"),
+        upstream("pass_host: pass"),
+    ));
+    for (host, path, name) in [
+        ("client.test:81", "/pass", "client.test"),
+        ("192.0.2.1", "/pass", ""),
+        ("[2001:db8::1]:81", "/pass", ""),
+        ("client.test", "/node", ""),
+        ("client.test", "/rewrite", "other.test"),
+        ("client.test", "/plugin", "plugin.test"),
+    ] {
+        let reply = gateway.get(host, path, &[]);
+        assert_eq!(reply.text(), format!("[{name}]"), "{host} {path}");
     }
 }
 
 #[test]
-fn what_is_not_verified_is_warned_of() {
-    let node = node(None);
-    let builder = routes(
-        Gateway::builder(),
-        &node,
-        &[("off", "{ verify: false }"), ("unset", "{}")],
-    );
-    let gateway = builder.start();
-    let resources = gateway.dir().join("apisix.yaml");
-    let config = gateway.dir().join("config.yaml");
-    let output = claviger(&[
-        "check",
-        "--config",
-        config.to_str().unwrap(),
-        "--resources",
-        resources.to_str().unwrap(),
-    ]);
-    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
-    let warned: Vec<_> = said
-        .lines()
-        .filter(|line| line.contains("not verified"))
-        .collect();
-    assert_eq!(warned.len(), 1, "{said}");
-    assert!(warned[0].contains("unset"), "{said}");
+fn nodes_are_spoken_to_in_modern_tls_alone() {
+    let authority = Authority::new().unwrap();
+    let ecdsa = certs::server(&authority, &[NAME]);
+    let of = |key: KeyKind| {
+        let options = LeafOptions {
+            key,
+            ..LeafOptions::default()
+        };
+        authority.issue(&[NAME], &options).unwrap()
+    };
+    let say = "location / { return 200 $ssl_protocol; }";
+    for (issued, protocols, said) in [
+        (&ecdsa, "TLSv1.3", Some("TLSv1.3")),
+        (&ecdsa, "TLSv1.2", Some("TLSv1.2")),
+        (&ecdsa, "TLSv1.1", None),
+        (&of(KeyKind::Rsa2048), "TLSv1.3", Some("TLSv1.3")),
+        (&of(KeyKind::EcdsaP384), "TLSv1.3", Some("TLSv1.3")),
+        (&of(KeyKind::Ed25519), "TLSv1.3", None),
+    ] {
+        let server = format!("ssl_protocols {protocols}; ssl_ciphers DEFAULT:@SECLEVEL=0; {say}");
+        let nginx = Nginx::start(issued, "", &server, &[]);
+        let gateway = Gateway::start(format!(
+            "routes:\n  - {{ id: app, uri: /*, upstream: {{ scheme: https, \
+             tls: {{ verify: false }}, nodes: {{ \"{}\": 1 }} }} }}\n",
+            nginx.addr
+        ));
+        let reply = gateway.get(NAME, "/", &[]);
+        match said {
+            Some(said) => assert_eq!(reply.text(), said),
+            None => assert_eq!(reply.status, 502, "{protocols}"),
+        }
+    }
+}
+
+#[test]
+fn a_handshake_that_stalls_is_bound_by_the_connect_timeout() {
+    // Accepted by the kernel, and never spoken to.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let good = node(None);
+    let gateway = |nodes: &str| {
+        Gateway::start(format!(
+            "routes:\n  - {{ id: app, uri: /*, upstream: {{ scheme: https, tls: {{ verify: false }}, \
+             timeout: {{ connect: 0.3, send: 9, read: 9 }}, nodes: {{ {nodes} }} }} }}\n"
+        ))
+    };
+    let silent = silent.local_addr().map(|addr| (silent, addr)).unwrap();
+    let alone = gateway(&format!("\"{}\": 1", silent.1));
+    let started = Instant::now();
+    assert_eq!(status(&alone, NAME, "/"), 504);
+    assert!(started.elapsed() < Duration::from_secs(5));
+    let beside = gateway(&format!(
+        "\"{}\": 1, \"{}\": 1",
+        silent.1, good.upstream.addr
+    ));
+    for _ in 0..2 {
+        assert_eq!(status(&beside, NAME, "/"), 200, "the other node serves");
+    }
 }
 
 #[test]

@@ -128,8 +128,22 @@ pub struct UpstreamTlsConfig {
     pub client_key: Option<String>,
     /// Whether the node's certificate is verified; `None` is off with a warning (APISIX).
     pub verify: Option<bool>,
-    /// Trusted CAs (PEM or reference); absent means the system's.
+    /// Trusted CAs (PEM or reference) in place of the system's; absent means the system's.
     pub ca_certs: Option<String>,
+    /// Protocols offered in the handshake (ours); `None` is the scheme's: both for `https`,
+    /// HTTP/2 for `grpcs`.
+    pub alpn: Option<UpstreamAlpn>,
+}
+
+/// HTTP versions offered to a node, which chooses (RFC 7301).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamAlpn {
+    /// `http/1.1` alone.
+    Http1,
+    /// `h2` alone: a node that does not choose it is not spoken to.
+    Http2,
+    /// `h2`, else `http/1.1`; also what a node without ALPN gets.
+    Both,
 }
 
 /// An upstream as declared. Deserialised by hand (`config::resource` parser), since nodes come

@@ -2,7 +2,10 @@
 
 use super::super::health;
 use super::super::shape::{self, Head, Pem, Shared, fields, inner_fields, pem};
-use super::{KeepalivePoolConfig, NodeConfig, PassHost, Scheme, UpstreamConfig, UpstreamTlsConfig};
+use super::{
+    KeepalivePoolConfig, NodeConfig, PassHost, Scheme, UpstreamAlpn, UpstreamConfig,
+    UpstreamTlsConfig,
+};
 use crate::config::check::Check;
 use crate::config::node::{At, Entry, Node, Tree};
 
@@ -66,6 +69,10 @@ pub(in crate::config::resource) fn parse(
             "missing-field",
             "`upstream_host` can't be empty when `pass_host` is `rewrite`",
         );
+    }
+    let alpn = upstream.tls.as_ref().and_then(|tls| tls.alpn);
+    if upstream.scheme == Scheme::Grpcs && alpn == Some(UpstreamAlpn::Http1) {
+        check.error(at, "conflict", "grpcs needs h2 in tls.alpn");
     }
     upstream.name = head.name.take();
     upstream.desc = head.desc.take();
@@ -310,6 +317,7 @@ fn tls(check: &mut Check, node: Node) -> Option<UpstreamTlsConfig> {
             "client_key" => tls.client_key = pem(check, node, Pem::Key),
             "verify" => tls.verify = check.boolean(&node),
             "ca_certs" => tls.ca_certs = pem(check, node, Pem::Certificate),
+            "alpn" => tls.alpn = alpn(check, node),
             _ => return false,
         }
         true
@@ -333,6 +341,27 @@ fn tls(check: &mut Check, node: Node) -> Option<UpstreamTlsConfig> {
         );
     }
     Some(tls)
+}
+
+/// `h2`, `http/1.1`, or a list of them in any order: HTTP/2 is preferred wherever it is offered.
+fn alpn(check: &mut Check, node: Node) -> Option<UpstreamAlpn> {
+    let at = node.at;
+    let word = |check: &mut Check, node| check.word(node, &["h2", "http/1.1"]);
+    let offered = match node.tree {
+        Tree::List(nodes) if nodes.is_empty() => {
+            check.error(at, "invalid-value", "expected h2, http/1.1 or both");
+            return None;
+        }
+        Tree::List(nodes) => check.each(nodes, word),
+        _ => word(check, node).into_iter().collect(),
+    };
+    let offers = |protocol: &str| offered.iter().any(|offered| offered == protocol);
+    match (offers("h2"), offers("http/1.1")) {
+        (true, true) => Some(UpstreamAlpn::Both),
+        (true, false) => Some(UpstreamAlpn::Http2),
+        (false, true) => Some(UpstreamAlpn::Http1),
+        (false, false) => None,
+    }
 }
 
 fn keepalive_pool(check: &mut Check, node: Node) -> KeepalivePoolConfig {
