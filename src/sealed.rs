@@ -5,13 +5,16 @@
 use std::fmt;
 use std::ops::Deref;
 
-use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use zeroize::{Zeroize as _, Zeroizing};
 
-/// A value as two halves that each look random: a pad, and the value under it. The halves stand
-/// apart from each other, and are wiped when dropped. There is no `Display`, `Serialize` or
+/// A value as two halves that each look random: a pad, and the value under it. Of a long value the
+/// pad is grown out of a seed when it is needed, so that a certificate takes its length once and
+/// not twice. The halves stand apart from each other, and are wiped when dropped. There is no `Display`, `Serialize` or
 /// `PartialEq`.
 pub struct Sealed {
+    /// As long as the value; or a seed, where the value is longer than that.
     pad: Box<[u8]>,
     masked: Box<[u8]>,
 }
@@ -20,11 +23,10 @@ impl Sealed {
     /// Seals a copy; the original is the caller's to wipe.
     #[must_use]
     pub fn new(plain: &[u8]) -> Self {
-        let mut pad = vec![0; plain.len()].into_boxed_slice();
+        let mut pad = vec![0; plain.len().min(SEED)].into_boxed_slice();
         rand::rng().fill(&mut *pad);
-        let masked = plain.iter().zip(&pad).map(|(byte, pad)| byte ^ pad);
         Self {
-            masked: masked.collect(),
+            masked: under(&pad, plain).collect(),
             pad,
         }
     }
@@ -55,8 +57,21 @@ impl Sealed {
     }
 
     fn bytes(&self) -> impl Iterator<Item = u8> + '_ {
-        self.masked.iter().zip(&self.pad).map(|(a, b)| a ^ b)
+        under(&self.pad, &self.masked)
     }
+}
+
+/// A value under its pad; from under it again.
+fn under<'a>(pad: &'a [u8], value: &'a [u8]) -> impl Iterator<Item = u8> + 'a {
+    let mut grown = Zeroizing::new(Vec::new());
+    if value.len() > SEED {
+        let mut seed = Zeroizing::new([0; SEED]);
+        seed.copy_from_slice(pad);
+        grown.resize(value.len(), 0);
+        StdRng::from_seed(*seed).fill_bytes(&mut grown);
+    }
+    let masked = value.iter().enumerate();
+    masked.map(move |(place, byte)| byte ^ grown.get(place).unwrap_or_else(|| &pad[place]))
 }
 
 impl Clone for Sealed {
@@ -104,6 +119,9 @@ impl fmt::Debug for Opened {
     }
 }
 
+/// Length of a seed. Values up to it have a pad as long as they are.
+const SEED: usize = 32;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -122,6 +140,22 @@ mod tests {
         }
         assert_ne!(one.masked, other.masked, "two pads");
         assert_eq!(format!("{one:?} {:?}", one.open()), "Sealed(…) Opened(…)");
+    }
+
+    #[test]
+    fn a_long_value_takes_its_length_once() {
+        let plain: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        let (one, other) = (Sealed::new(&plain), Sealed::new(&plain));
+        assert_eq!(one.pad.len() + one.masked.len(), plain.len() + SEED);
+        assert_eq!(*one.open(), *plain);
+        assert!(one.is(&plain) && !one.is(&plain[1..]));
+        let alike = |half: &[u8]| half.iter().zip(&plain).filter(|(a, b)| a == b).count();
+        assert!(alike(&one.masked) < 50, "as random bytes are");
+        assert_ne!(one.masked, other.masked, "two seeds");
+        for length in SEED - 1..=SEED + 1 {
+            let plain = &plain[..length];
+            assert_eq!(*Sealed::new(plain).open(), *plain);
+        }
     }
 
     #[test]

@@ -24,6 +24,12 @@ pub fn on_this_thread() {
     WIPES.with(|wipes| wipes.set(true));
 }
 
+/// Whether this thread wipes what it frees: one that it starts to help must, too.
+#[must_use]
+pub fn is_on_this_thread() -> bool {
+    wipes()
+}
+
 fn wipes() -> bool {
     WIPES.with(Cell::get)
 }

@@ -1,12 +1,19 @@
-//! What a consumer whose key is a reference costs in memory: bytes that live, counted by an
-//! allocator, so that neither pages nor what loading needed for a while make a difference.
+//! What a consumer whose key is a reference costs in memory, and what a certificate does: bytes
+//! that live, counted by an allocator, so that neither pages nor what loading needed for a while
+//! make a difference. Of certificates most stands in OpenSSL, which has an allocator of its own.
 
-#![expect(unsafe_code, reason = "an allocator that counts has to be one")]
+#![expect(
+    unsafe_code,
+    reason = "an allocator that counts has to be one, and so does the one that OpenSSL is given"
+)]
+
+#[path = "memory/certificates.rs"]
+mod certificates;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use claviger::clock::{Clock, SystemClock};
@@ -107,9 +114,17 @@ fn write_private(path: &std::path::Path, text: &str) {
     file.write_all(text.as_bytes()).expect("there is room");
 }
 
-// The only test of this program: what another one takes meanwhile would be counted too.
+/// One test at a time: what another one takes meanwhile would be counted too.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    // Before either test lets OpenSSL hold anything.
+    certificates::count_openssl();
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn a_consumer_with_a_reference_costs_no_more_than_the_bar() {
+    let _alone = alone();
     // What is made once in a process is made by now.
     held(PER_DOCUMENT);
     let few = held(PER_DOCUMENT);

@@ -2,6 +2,8 @@
 //! manager, what state it is in, and what refuses without it. Asks the managers, reads no value
 //! where they can answer without, prints none.
 
+mod certificates;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use super::ConfigArgs;
 use super::check::{Asking, Checked, Compiled};
 use super::run::load;
 use crate::secrets::{Presumed, ProbeReport};
+use crate::snapshot::CertificateReport;
 use crate::snapshot::graph::{self, Use, manager_of};
 
 /// Arguments of `claviger explain`.
@@ -76,6 +79,7 @@ struct Explained<'a> {
     references: Vec<(&'a ProbeReport, Vec<&'a Use>)>,
     /// References of which there is one for each name that clients ask for.
     on_demand: Vec<Use>,
+    certificates: Vec<&'a CertificateReport>,
     /// Everything was asked for.
     whole: bool,
 }
@@ -125,12 +129,16 @@ impl<'a> Explained<'a> {
             managers: named.into_iter().map(manager).collect(),
             references,
             on_demand,
+            certificates: certificates::told(&compiled.snapshot, about),
             whole: about.is_none(),
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.managers.is_empty() && self.references.is_empty() && self.on_demand.is_empty()
+        self.managers.is_empty()
+            && self.references.is_empty()
+            && self.on_demand.is_empty()
+            && self.certificates.is_empty()
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -159,6 +167,9 @@ impl<'a> Explained<'a> {
                 "  used by {object} {field} (without it: {consequence})"
             )?;
         }
+        for item in &self.certificates {
+            certificates::write(item, out)?;
+        }
         if !self.whole {
             return Ok(());
         }
@@ -180,6 +191,8 @@ impl<'a> Explained<'a> {
                 "field": one.field,
                 "without": one.consequence,
             })).collect::<Vec<_>>(),
+            "certificates": self.certificates.iter().map(|item| certificates::json(item))
+                .collect::<Vec<_>>(),
         });
         if self.whole {
             json["objects"] = json!(self.counts());

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
 use crate::config::Documents;
@@ -34,6 +35,8 @@ pub enum Trigger {
     Source,
     /// The secrets in use changed value or state.
     Secrets,
+    /// Time alone: a certificate is close to its end, or past it.
+    Time,
 }
 
 /// The loop and all it needs.
@@ -106,6 +109,8 @@ impl Reload {
         let mut secrets = self.secrets.changed();
         // Something may have changed between the first snapshot and this receiver's first look.
         secrets.mark_changed();
+        let mut clock = tokio::time::interval(LOOK_AT_CLOCK);
+        clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let now = self.clock.now();
             let due = self.reasons_due.map(|at| at.saturating_duration_since(now));
@@ -119,6 +124,7 @@ impl Reload {
                 () = tokio::time::sleep(due.unwrap_or_default()), if due.is_some() => {
                     self.recompile(true).await;
                 }
+                _ = clock.tick() => self.look_at_clock().await,
                 changed = secrets.changed() => match changed {
                     Ok(()) => self.recompile(false).await,
                     Err(_) => return,
@@ -174,6 +180,20 @@ impl Reload {
         self.reasons_due = None;
         if !view.changed_since(&self.view).is_empty() {
             self.publish(view, Trigger::Secrets, began).await;
+        }
+    }
+
+    /// Certificates begin and end by the wall clock, which may be set, so it is asked every
+    /// second and no alarm set at it. Costs two comparisons.
+    async fn look_at_clock(&mut self) {
+        let now = self.clock.wall();
+        if self
+            .cell
+            .current()
+            .is_some_and(|snapshot| snapshot.is_due(now))
+        {
+            let began = self.clock.now();
+            self.publish(self.view.clone(), Trigger::Time, began).await;
         }
     }
 
@@ -336,6 +356,8 @@ fn key(diagnostic: &Diagnostic) -> (&str, &str, &str) {
     (&diagnostic.object, &diagnostic.field, &diagnostic.message)
 }
 
+/// Handshakes look at the clock themselves; this is for what is said, and for what serves upstreams.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(1);
 /// From the first other reason of a missing value to a snapshot that tells it.
 const REASONS_WAIT: Duration = Duration::from_secs(1);
 /// So many lines say nothing more.

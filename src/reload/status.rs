@@ -110,6 +110,7 @@ impl Status {
             let trigger = match trigger {
                 Trigger::Source => "source",
                 Trigger::Secrets => "secrets",
+                Trigger::Time => "time",
             };
             let fields = vec![("revision", revision.into()), ("trigger", trigger.into())];
             audit.record("configuration", fields);

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use crate::clock::Clock;
 use crate::diagnostic::Severity;
 use crate::proxy::handshake::RefusedHandshakes;
 use crate::reload::{SnapshotCell, Status};
 use crate::secrets::{CircuitState, LoginReport, ManagerReport, ReferenceState, Secrets};
+use crate::snapshot::CertificateState;
 use crate::telemetry::metrics::{Collect, Kind, Page, SecretFacts, write_secret_facts};
 use crate::tls::IdentityState;
 use crate::tls::on_demand::Tally;
@@ -22,6 +24,9 @@ pub(super) struct Facts {
     pub(super) refused: Arc<RefusedHandshakes>,
     pub(super) tickets: Option<Arc<TicketKeys>>,
     pub(super) sessions: Arc<SessionCache>,
+    pub(super) clock: Arc<dyn Clock>,
+    /// `claviger.tls.expiry_notice`.
+    pub(super) expiry_notice: Duration,
 }
 
 impl Collect for Facts {
@@ -42,6 +47,7 @@ impl Collect for Facts {
             ("unknown_name", &self.refused.unknown_name),
             ("bad_name", &self.refused.bad_name),
             ("refused_item", &self.refused.refused_item),
+            ("expired", &self.refused.expired),
         ] {
             page.sample(
                 &[("reason", reason)],
@@ -187,12 +193,30 @@ impl Facts {
             Kind::Gauge,
         );
         for certificate in snapshot.certificates.iter() {
-            let Some(end) = certificate.not_after else {
+            let Some(end) = certificate.not_after() else {
                 continue;
             };
-            for name in &certificate.names {
+            let names = certificate.names().iter().map(String::as_str);
+            // What is shown to upstreams has no name.
+            let unnamed = certificate.names().is_empty().then_some("");
+            for name in names.chain(unnamed) {
                 page.sample(&[("ssl", &certificate.ssl), ("sni", name)], unix(end));
             }
+        }
+        page.family(
+            "claviger_certificates",
+            "Certificates of the configuration in force, by state.",
+            Kind::Gauge,
+        );
+        let now = self.clock.wall();
+        let pairs = snapshot.certificates.iter();
+        let pairs = pairs.flat_map(|certificate| certificate.pairs.iter());
+        let states: Vec<_> = pairs
+            .map(|pair| CertificateState::of(pair.as_deref(), now, self.expiry_notice))
+            .collect();
+        for state in CertificateState::ALL {
+            let pairs = states.iter().filter(|other| **other == state).count();
+            page.sample(&[("state", state.as_str())], count(pairs as u64));
         }
         page.family(
             "claviger_tls_quarantined",

@@ -162,6 +162,8 @@ pub fn run(
         refused: Arc::clone(&refused),
         tickets: tickets.clone(),
         sessions: Arc::clone(&sessions),
+        clock: Arc::clone(&clock),
+        expiry_notice: bootstrap.claviger.tls.expiry_notice,
     }));
     if let Some(access_log) = &access_log {
         metrics.register(Arc::new(access_log.clone()));
@@ -327,8 +329,10 @@ fn edge(
                 .current()
                 .map_or_else(|| Arc::clone(&none), |snapshot| Arc::clone(&snapshot.names))
         };
+        let clock = Arc::new(SystemClock);
+        let tls = Acceptor::build(Arc::new(names), tls, refused, clock)?;
         let mut entrance = Entrance {
-            tls: Some(Arc::new(Acceptor::build(Arc::new(names), tls, refused)?)),
+            tls: Some(Arc::new(tls)),
             proxied: None,
         };
         edge.listen(&bootstrap.https_listeners(), entrance.clone());

@@ -30,15 +30,14 @@ use crate::proxy::{HeldBytes, ProxySettings};
 use crate::routing::RouterMode;
 use crate::sealed::Sealed;
 use crate::secrets::{Reference, SecretsSettings};
-use crate::snapshot::compile::CompileEnv;
+use crate::snapshot::compile::{CertificateRules, CompileEnv};
 use crate::telemetry::access_log::AccessLogConfig;
 use crate::telemetry::audit::Seal;
 use crate::telemetry::logging::{LoggerConfig, Shape, parse_level};
 use crate::telemetry::sink::Target;
 use crate::telemetry::{AccessLog, Audit, Escape, LogFormat, Logger, Metrics};
-use crate::tls::Rehearsal;
 use crate::tls::on_demand::Door;
-use crate::tls::{SessionCache, TicketKeys};
+use crate::tls::{Chains, Rehearsal, SessionCache, TicketKeys};
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
 /// A bootstrap setting that cannot be used.
@@ -171,6 +170,11 @@ pub fn compile_env(
         resolver: Arc::new(Resolver::build(resolver, Arc::clone(clock))?),
         trust,
         on_demand: Door::closed(Arc::clone(clock)),
+        certificates: CertificateRules {
+            expiry_notice: bootstrap.claviger.tls.expiry_notice,
+            serve_expired: bootstrap.claviger.tls.serve_expired,
+            chains: Chains::new(),
+        },
     })
 }
 

@@ -1,9 +1,12 @@
 //! Certificates: the pairs of each `ssls` item, chosen together, and the store handshakes ask.
 
+mod choice;
+mod report;
+
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::SystemTime;
 
 use openssl::pkey::Id;
 
@@ -11,45 +14,37 @@ use super::client_auth::{self, ClientGuard};
 use super::compile::{Compilation, Scope};
 use super::on_demand;
 use super::rest::AllUnits;
-use super::substitute;
-use super::unit::Units;
-use super::{CertificateReport, Snapshot, quarantine};
+use super::unit::{self, Unit, Units};
+use super::{Snapshot, parallel, quarantine, substitute};
 use crate::config::Documents;
-use crate::config::resource::{Item, Pem, SslConfig, SslKind};
+use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::diagnostic::{Diagnostic, Severity};
-use crate::secrets::{Reference, Secret};
+use crate::secrets::Reference;
 use crate::tls::sni_store::Shadowed;
 use crate::tls::{
-    CertifiedKey, ClientAuth, IdentityState, Newest, PairError, Protocol, Protocols, SniEntry,
-    SniStore, TlsIdentity, TlsPolicy, choose_pair,
+    CertificateWarning, CertifiedKey, ClientAuth, KeySlot, Protocol, Protocols, Purpose, SniEntry,
+    SniStore, TlsIdentity, TlsPolicy,
 };
 
-/// A certificate that ends sooner than this deserves a warning.
-const EXPIRING: Duration = Duration::from_secs(14 * 24 * 3600);
+pub(super) use choice::{Declared, choose};
+pub use report::{CertificateReport, CertificateState};
 
 /// One `ssls` item.
 pub(super) struct SslUnit {
     /// What handshakes get; `None` for items of `type: client`.
     pub identity: Option<Arc<TlsIdentity>>,
     /// What serves, by position in the item; kept so that a bad newer pair changes nothing.
-    pub pairs: Vec<Option<Arc<CertifiedKey>>>,
+    pub pairs: Arc<[Option<Arc<CertifiedKey>>]>,
     /// What is asked of clients; kept for the same reason.
     pub clients: Option<ClientGuard>,
     /// Whether the newest values wait in quarantine while others serve.
     pub quarantined: bool,
     /// Protocols that clients were served over, in rehearsal.
     pub served: Option<Protocols>,
-}
-
-impl SslUnit {
-    /// Whether the item refuses handshakes.
-    #[must_use]
-    pub(super) fn refused(&self) -> bool {
-        match &self.identity {
-            Some(identity) => matches!(identity.state, IdentityState::Refused { .. }),
-            None => self.pairs.iter().any(Option::is_none),
-        }
-    }
+    /// Whether the item refused when it was built.
+    pub refused: bool,
+    /// When time alone changes what is served or said.
+    pub review: Option<SystemTime>,
 }
 
 /// Calls `found` with field and text of each reference of an item.
@@ -86,7 +81,8 @@ pub(super) fn pair_fields(index: usize) -> [String; 2] {
     }
 }
 
-/// Builds the items that changed. An item that failed its own checks refuses in its place.
+/// Builds the items that changed, or whose time has come. An item that failed its own checks
+/// refuses in its place.
 pub(super) fn units(
     documents: &Documents,
     before: Option<&AllUnits>,
@@ -94,32 +90,23 @@ pub(super) fn units(
 ) -> Units<SslUnit> {
     let before = before.map(|before| &before.ssls);
     let mut built = Units::with_capacity(documents.ssls.len());
+    let mut due = Vec::new();
     for item in &documents.ssls {
-        let config = &item.value;
-        let mut stamp = run.hasher();
-        item.fingerprint.hash(&mut stamp);
-        on_demand::stamp(config, documents, &mut stamp);
-        for (cert, key) in &config.pairs {
-            substitute::stamp_text(cert, run.view, &mut stamp);
-            substitute::stamp_text(key, run.view, &mut stamp);
-        }
-        if let Some(client) = &config.client {
-            substitute::stamp_text(&client.ca, run.view, &mut stamp);
-            if let Some(crl) = &client.crl {
-                substitute::stamp_text(crl, run.view, &mut stamp);
+        let stamp = stamp(item, documents, run);
+        let previous = before.and_then(|before| before.get(&item.id));
+        match previous {
+            Some(unit) if unit.stamp == stamp && !run.is_due(unit.value.review) => {
+                built.insert(&item.id, Arc::clone(unit));
             }
+            _ => due.push((item, stamp, previous)),
         }
-        built.reuse_or_build(before, &item.id, stamp.finish(), |previous, diagnostics| {
-            run.count();
-            let owner = format!("ssls/{}", item.id);
-            let mut scope = Scope {
-                run,
-                owner: &owner,
-                place: &item.place,
-                diagnostics,
-            };
-            ssl(item, previous, &mut scope)
-        });
+    }
+    // Thousands may come at once, and each is parsed for a while.
+    let units = parallel::map(&due, |(item, stamp, previous)| {
+        build(item, *stamp, previous.map(|unit| &unit.value), run)
+    });
+    for ((item, ..), unit) in due.iter().zip(units) {
+        built.insert(&item.id, unit);
     }
     for item in &documents.refused_ssls {
         let mut stamp = run.hasher();
@@ -130,6 +117,45 @@ pub(super) fn units(
         });
     }
     built
+}
+
+/// Changes with the declaration and the values it refers to.
+fn stamp(item: &Item<SslConfig>, documents: &Documents, run: &Compilation<'_>) -> u64 {
+    let config = &item.value;
+    let mut stamp = run.hasher();
+    item.fingerprint.hash(&mut stamp);
+    on_demand::stamp(config, documents, &mut stamp);
+    for (cert, key) in &config.pairs {
+        substitute::stamp_text(cert, run.view, &mut stamp);
+        substitute::stamp_text(key, run.view, &mut stamp);
+    }
+    if let Some(client) = &config.client {
+        substitute::stamp_text(&client.ca, run.view, &mut stamp);
+        if let Some(crl) = &client.crl {
+            substitute::stamp_text(crl, run.view, &mut stamp);
+        }
+    }
+    stamp.finish()
+}
+
+/// Builds one item. Depends on nothing but its arguments: many are built at once.
+fn build(
+    item: &Item<SslConfig>,
+    stamp: u64,
+    previous: Option<&SslUnit>,
+    run: &Compilation<'_>,
+) -> Arc<Unit<SslUnit>> {
+    run.count();
+    let owner = format!("ssls/{}", item.id);
+    unit::build(stamp, |diagnostics| {
+        let mut scope = Scope {
+            run,
+            owner: &owner,
+            place: &item.place,
+            diagnostics,
+        };
+        ssl(item, previous, &mut scope)
+    })
 }
 
 /// The store of the names that units present or refuse; that of before where these are the same.
@@ -145,17 +171,20 @@ pub(super) fn store(
     let mut presented = Vec::with_capacity(items.len());
     let mut reports = Vec::with_capacity(items.len());
     for item in items {
-        let unit = units.ssls.get(&item.id);
-        let Some(identity) = unit.and_then(|unit| unit.value.identity.as_ref()) else {
+        let Some(unit) = units.ssls.get(&item.id).map(|unit| &unit.value) else {
+            continue;
+        };
+        reports.push(CertificateReport {
+            ssl: Arc::clone(&item.id),
+            pairs: Arc::clone(&unit.pairs),
+            refused: unit.refused,
+            quarantined: unit.quarantined,
+            config: Arc::clone(&item.value),
+        });
+        let Some(identity) = &unit.identity else {
             continue;
         };
         let names = &item.value.snis;
-        reports.push(CertificateReport {
-            ssl: Arc::clone(&item.id),
-            names: names.clone(),
-            not_after: identity.not_after,
-            quarantined: unit.is_some_and(|unit| unit.value.quarantined),
-        });
         presented.push((names, identity));
     }
     let before = previous.map(|previous| &previous.names);
@@ -202,31 +231,53 @@ fn broken(item: &Item<SslConfig>, run: &Compilation<'_>) -> SslUnit {
     identity.guards_clients = true;
     SslUnit {
         identity: Some(Arc::new(identity)),
-        pairs: Vec::new(),
+        pairs: Arc::new([]),
         clients: None,
         quarantined: false,
         served: None,
+        refused: true,
+        review: None,
     }
 }
 
 fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>) -> SslUnit {
     let config = &item.value;
-    let served = |index: usize| previous.and_then(|unit| unit.pairs.get(index)?.as_ref());
+    let run = scope.run;
+    let purpose = match config.kind {
+        SslKind::Server => Purpose::Server,
+        SslKind::Client => Purpose::Client,
+    };
+    let mut choices = Vec::with_capacity(config.pairs.len());
+    // Those of names on demand come later.
     let fetched = config.pairs.iter().enumerate();
-    let pairs: Vec<_> = fetched
-        .filter(|_| config.on_demand.is_none())
-        .map(|(index, (cert, key))| {
-            let fields = pair_fields(index);
-            choose((cert, key), &fields, served(index), &config.snis, scope)
-        })
-        .collect();
+    for (index, (cert, key)) in fetched.filter(|_| config.on_demand.is_none()) {
+        let fields = pair_fields(index);
+        let declared = Declared {
+            texts: (cert, key),
+            fields: &fields,
+            names: &config.snis,
+            purpose,
+            serve_expired: serve_expired(config, run),
+        };
+        let served = previous.and_then(|unit| unit.pairs.get(index)?.as_ref());
+        let mut choice = choose(&declared, served, scope);
+        if config.kind == SslKind::Client {
+            choice.pair = choice.shown(&declared, run);
+        }
+        choices.push(choice);
+    }
+    let review = choices.iter().filter_map(|choice| choice.review).min();
+    let pairs: Arc<[_]> = choices.into_iter().map(|choice| choice.pair).collect();
+    outdone(&pairs, scope);
     if config.kind == SslKind::Client {
         return SslUnit {
             identity: None,
+            refused: pairs.iter().any(Option::is_none),
             pairs,
             clients: None,
             quarantined: false,
             served: None,
+            review,
         };
     }
     let before = previous.and_then(|unit| unit.clients.as_ref());
@@ -236,14 +287,39 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         .map(|clients| clients.as_ref().map(|guard| &guard.auth));
     let mut identity = identity(item, &pairs, auth.map_err(|_| ()), scope);
     identity.guards_clients = config.client.is_some();
+    identity.serve_expired = serve_expired(config, run);
     let settled = quarantine::settle(identity, previous, scope);
     let kept = previous.filter(|_| settled.keeps_pairs);
+    let refused = !settled.identity.serves(run.now);
     SslUnit {
+        refused,
         identity: Some(settled.identity),
-        pairs: kept.map_or(pairs, |kept| kept.pairs.clone()),
+        pairs: kept.map_or(pairs, |kept| Arc::clone(&kept.pairs)),
         clients: clients.unwrap_or(None),
         quarantined: settled.quarantined,
         served: settled.served,
+        review: kept.map_or(review, |kept| review.into_iter().chain(kept.review).min()),
+    }
+}
+
+/// What the item says, else what `config.yaml` does.
+fn serve_expired(config: &SslConfig, run: &Compilation<'_>) -> bool {
+    let everywhere = run.env.certificates.serve_expired;
+    config.serve_expired.unwrap_or(everywhere)
+}
+
+/// Tells of pairs that an earlier one of the same kind of key stands before.
+fn outdone(pairs: &[Option<Arc<CertifiedKey>>], scope: &mut Scope<'_>) {
+    let mut taken: Vec<KeySlot> = Vec::with_capacity(pairs.len());
+    for (index, pair) in pairs.iter().enumerate() {
+        let Some(pair) = pair else { continue };
+        let slot = pair.algorithm().slot();
+        if taken.contains(&slot) {
+            let [cert, _] = pair_fields(index);
+            let warning = CertificateWarning::Shadowed { slot };
+            scope.warn("certificate", &cert, &warning.to_string());
+        }
+        taken.push(slot);
     }
 }
 
@@ -322,71 +398,5 @@ pub(super) fn shadowed(documents: &Documents, names: &SniStore, diagnostics: &mu
                 first.place
             ),
         });
-    }
-}
-
-/// Chooses what serves of a pair declared in these fields: the newest values, or the pair of before
-/// while they do not fit. Without a value nothing does.
-pub(super) fn choose(
-    (cert, key): (&str, &str),
-    [cert_field, key_field]: &[String; 2],
-    served: Option<&Arc<CertifiedKey>>,
-    names: &[String],
-    scope: &mut Scope<'_>,
-) -> Option<Arc<CertifiedKey>> {
-    let view = scope.run.view;
-    let cert = substitute::pem(cert, Pem::Certificate, cert_field, view);
-    let key = substitute::pem(key, Pem::Key, key_field, view);
-    for missing in [&cert, &key]
-        .into_iter()
-        .filter_map(|half| half.as_ref().err())
-    {
-        scope.unresolved(&missing.field, missing);
-    }
-    let (Ok(cert), Ok(key)) = (cert, key) else {
-        return None;
-    };
-    let (cert, key) = match (cert, key) {
-        (Ok(cert), Ok(key)) => (cert, key),
-        (Err(bounds), _) => {
-            scope.error("certificate", cert_field, &and_serves(&bounds, served));
-            return served.cloned();
-        }
-        (_, Err(bounds)) => {
-            scope.error("certificate", key_field, &and_serves(&bounds, served));
-            return served.cloned();
-        }
-    };
-    // Literal halves are wrapped too: a key is a secret however it got here.
-    let (cert, key) = (Secret::new(cert.to_vec()), Secret::new(key.to_vec()));
-    let choice = choose_pair(
-        Newest::Values {
-            cert: &cert,
-            key: &key,
-        },
-        served,
-        scope.run.now,
-    );
-    if let Some(finding) = &choice.finding {
-        let field = match finding {
-            PairError::Unusable(error) if error.is_about_key() => key_field,
-            _ => cert_field,
-        };
-        let message = and_serves(&finding.to_string(), choice.serving.as_ref());
-        scope.error("certificate", field, &message);
-    }
-    if let Some(pair) = &choice.serving {
-        for warning in pair.warnings(scope.run.now, EXPIRING, names) {
-            scope.warn("certificate", cert_field, &warning.to_string());
-        }
-    }
-    choice.serving
-}
-
-/// The finding, and whether a pair serves in spite of it.
-fn and_serves(finding: &str, serving: Option<&Arc<CertifiedKey>>) -> String {
-    match serving {
-        Some(_) => format!("{finding}; the last good pair serves on"),
-        None => finding.to_owned(),
     }
 }

@@ -3,27 +3,34 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::SystemTime;
 
-use super::certificates;
+use super::certificates::{self, Declared};
 use super::compile::{Compilation, Scope};
 use super::rest::AllUnits;
 use super::substitute::{self, Missing};
-use super::unit::Units;
+use super::unit::{self, Units};
 use crate::config::Documents;
 use crate::config::resource::{Pem, SslConfig, SslKind, UpstreamConfig, UpstreamTlsConfig};
 use crate::diagnostic::Place;
 use crate::secrets::Secret;
-use crate::tls::{CertifiedKey, Newest, choose_pair};
+use crate::tls::{CertifiedKey, Newest, Purpose, choose_pair};
 
 /// What an upstream shows whose own fields hold the pair; `None` refuses, which was told.
 pub(super) type ClientPair = Option<Arc<CertifiedKey>>;
+
+/// The same, and when it is to be looked at again.
+pub(super) struct ClientUnit {
+    pub(super) pair: ClientPair,
+    pub(super) review: Option<SystemTime>,
+}
 
 /// Builds the pairs that changed, by the objects their upstreams stand on.
 pub(super) fn compile(
     documents: &Documents,
     before: Option<&AllUnits>,
     run: &Compilation<'_>,
-) -> Units<ClientPair> {
+) -> Units<ClientUnit> {
     let mut built = Units::default();
     let mut take = |kind: &str, id: &str, place: &Place, config: Option<&UpstreamConfig>| {
         let Some((cert, key)) = config
@@ -37,8 +44,14 @@ pub(super) fn compile(
         substitute::stamp_text(cert, run.view, &mut stamp);
         substitute::stamp_text(key, run.view, &mut stamp);
         let owner = owner(kind, id);
-        let pairs = before.map(|before| &before.client_pairs);
-        built.reuse_or_build(pairs, &owner, stamp.finish(), |served, diagnostics| {
+        let before = before.and_then(|before| before.client_pairs.get(&owner));
+        let stamp = stamp.finish();
+        let unit = before.filter(|unit| unit.stamp == stamp && !run.is_due(unit.value.review));
+        if let Some(unit) = unit {
+            built.insert(&owner, Arc::clone(unit));
+            return;
+        }
+        let unit = unit::build(stamp, |diagnostics| {
             let mut scope = Scope {
                 run,
                 owner: &owner,
@@ -47,9 +60,21 @@ pub(super) fn compile(
             };
             let prefix = if kind == "upstreams" { "" } else { "upstream." };
             let fields = ["tls.client_cert", "tls.client_key"].map(|f| format!("{prefix}{f}"));
-            let served = served.and_then(Option::as_ref);
-            certificates::choose((cert, key), &fields, served, &[], &mut scope)
+            let declared = Declared {
+                texts: (cert, key),
+                fields: &fields,
+                names: &[],
+                purpose: Purpose::Client,
+                serve_expired: run.env.certificates.serve_expired,
+            };
+            let served = before.and_then(|unit| unit.value.pair.as_ref());
+            let choice = certificates::choose(&declared, served, &mut scope);
+            ClientUnit {
+                pair: choice.shown(&declared, run),
+                review: choice.review,
+            }
         });
+        built.insert(&owner, unit);
     };
     for item in &documents.upstreams {
         take("upstreams", &item.id, &item.place, Some(&item.value));
@@ -122,7 +147,7 @@ pub(super) fn of(
             return Ok(None);
         }
         let pair = units.client_pairs.get(scope.owner);
-        let pair = pair.and_then(|unit| unit.value.clone());
+        let pair = pair.and_then(|unit| unit.value.pair.clone());
         return pair.map(Some).ok_or(Refusal::NoValue);
     };
     let field = format!("{prefix}tls.client_cert_id");
@@ -176,6 +201,7 @@ fn why_none(config: &SslConfig, field: &str, run: &Compilation<'_>) -> Result<Mi
         cert: &cert,
         key: &key,
     };
-    let finding = choose_pair(newest, None, run.now).finding;
+    let chains = &run.env.certificates.chains;
+    let finding = choose_pair(newest, None, run.now, chains).finding;
     Err(finding.map_or_else(String::new, |finding| finding.to_string()))
 }

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use pingora_core::protocols::tls::CaType;
 use serde_json::Value;
@@ -16,7 +16,9 @@ use super::uses::Uses;
 use super::{ItemCount, Snapshot, advice, consumers, duplicates, plugins, rest, tickets};
 use crate::callout;
 use crate::clock::Clock;
-use crate::config::bootstrap::{CipherKeys, PLUGIN_ATTR, TICKET_KEYS, TRUSTED_CERTIFICATE};
+use crate::config::bootstrap::{
+    CipherKeys, PLUGIN_ATTR, TICKET_KEYS, TRUSTED_CERTIFICATE, TlsExtras,
+};
 use crate::config::resource::{Item, KeepalivePoolConfig};
 use crate::config::{Documents, Places};
 use crate::diagnostic::{Diagnostic, Place, Severity};
@@ -25,7 +27,7 @@ use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
-use crate::tls::{CaBundle, CertificateError, Rehearsal, on_demand};
+use crate::tls::{CaBundle, CertificateError, Chains, Rehearsal, on_demand};
 use crate::upstream::dns::Resolver;
 
 /// What compilation needs besides documents and values: the bootstrap's word and shared parts.
@@ -64,8 +66,33 @@ pub struct CompileEnv {
     pub trust: callout::Trust,
     /// Where handshakes ask for certificates that are fetched on demand.
     pub on_demand: on_demand::Door,
+    /// What holds for certificates of all items.
+    pub certificates: CertificateRules,
     /// Handshakes in memory, under the listeners' settings.
     pub rehearsal: Rehearsal,
+}
+
+/// What holds for the certificates of all items (`claviger.tls`).
+pub struct CertificateRules {
+    /// A certificate that ends sooner is warned about.
+    pub expiry_notice: Duration,
+    /// Whether a certificate is presented past its end, for want of a better one; an item may say
+    /// otherwise.
+    pub serve_expired: bool,
+    /// The chains in use.
+    pub chains: Chains,
+}
+
+impl Default for CertificateRules {
+    /// As `config.yaml` without `claviger.tls`.
+    fn default() -> Self {
+        let settings = TlsExtras::default();
+        Self {
+            expiry_notice: settings.expiry_notice,
+            serve_expired: settings.serve_expired,
+            chains: Chains::new(),
+        }
+    }
 }
 
 /// One compilation's view of the environment, metadata resolved.
@@ -87,6 +114,8 @@ pub struct Compilation<'a> {
     settings: HashMap<Arc<str>, Resolved>,
     /// Trust of verified upstreams that name none, where it is a reference.
     pub(super) trust: Option<Trust>,
+    /// The clock was set back since the previous snapshot: what that said of validity may be wrong.
+    pub(super) was_set_back: bool,
     /// What was rehearsed of handshakes.
     pub(super) classes: Classes,
     /// Pieces that were built and not reused, consumers aside.
@@ -129,6 +158,11 @@ impl Compilation<'_> {
     /// A piece is being built.
     pub(super) fn count(&self) {
         self.built.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether a piece that is to be looked at again then must be built anew.
+    pub(super) fn is_due(&self, review: Option<SystemTime>) -> bool {
+        self.was_set_back || review.is_some_and(|at| at <= self.now)
     }
 
     /// Whether resources may use the plugin.
@@ -285,6 +319,7 @@ pub fn compile(
         metadata,
         settings,
         trust,
+        was_set_back: previous.is_some_and(|previous| previous.rest.was_set_back(now)),
         classes: Classes::default(),
         built: AtomicUsize::new(0),
     };
@@ -292,7 +327,7 @@ pub fn compile(
     let same = previous.filter(|previous| previous.of.is(&documents.identity));
     let touched = same.map(|same| same.uses.touched_by(&view.changed_since(&same.view)));
     let rest = match (same, &touched) {
-        (Some(same), Some(touched)) if !touched.rest => same.rest.clone(),
+        (Some(same), Some(touched)) if !touched.rest && !same.is_due(now) => same.rest.clone(),
         _ => rest::compile(documents, previous, &run),
     };
     let consumers = match (same, &touched) {

@@ -10,6 +10,7 @@ mod consumers;
 mod duplicates;
 pub mod graph;
 mod on_demand;
+mod parallel;
 mod plugins;
 mod quarantine;
 pub mod references;
@@ -27,6 +28,8 @@ mod uses;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+pub use certificates::{CertificateReport, CertificateState};
 
 use crate::config::Identity;
 use crate::config::resource::TimeoutConfig;
@@ -91,19 +94,6 @@ pub struct CompiledRoute {
     pub outcome: Outcome,
 }
 
-/// A served certificate, for metrics.
-#[derive(Debug, Clone)]
-pub struct CertificateReport {
-    /// Id of the `ssls` item.
-    pub ssl: Arc<str>,
-    /// Its names.
-    pub names: Vec<String>,
-    /// End of validity of the pair that ends first; `None` where the item refuses.
-    pub not_after: Option<SystemTime>,
-    /// Whether its newest values wait in quarantine while others serve.
-    pub quarantined: bool,
-}
-
 /// How many items of a kind there are, and how many of them refuse.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ItemCount {
@@ -131,7 +121,7 @@ pub struct Snapshot {
     pub consumers: Arc<Consumers>,
     /// Certificates by name.
     pub names: Arc<SniStore>,
-    /// Certificates, for metrics.
+    /// Certificates, for metrics and people.
     pub certificates: Arc<[CertificateReport]>,
     /// Counts by kind (`routes`, `consumers`, …).
     pub counts: HashMap<&'static str, ItemCount>,
@@ -163,5 +153,12 @@ impl Snapshot {
     #[must_use]
     pub fn ticket_keys(&self) -> Option<&SharedKeys> {
         self.tickets.keys.as_deref()
+    }
+
+    /// Whether the passing of time alone changed what is served or to be said: a certificate is
+    /// close to its end or past it, another has become valid, or the clock was set back.
+    #[must_use]
+    pub fn is_due(&self, now: SystemTime) -> bool {
+        self.rest.is_due(now)
     }
 }

@@ -107,6 +107,7 @@ fn fall_back(
             let (id, policy) = (Arc::clone(&newest.id), newest.policy.clone());
             let mut mixed = TlsIdentity::serving(id, older, policy);
             mixed.guards_clients = newest.guards_clients;
+            mixed.serve_expired = newest.serve_expired;
             return Some((kept(Arc::new(mixed), rehearsed.served()), CONSEQUENCE));
         }
     }

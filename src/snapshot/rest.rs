@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use super::compile::{Compilation, Scope, count};
 use super::plugins::{self, PluginSet};
@@ -29,7 +30,7 @@ pub(super) struct AllUnits {
     pub(super) routes: Units<routes::RouteUnit>,
     pub(super) ssls: Units<certificates::SslUnit>,
     /// By kind and id of what the upstream stands on.
-    pub(super) client_pairs: Units<client_pairs::ClientPair>,
+    pub(super) client_pairs: Units<client_pairs::ClientUnit>,
 }
 
 /// What a snapshot is made of besides consumers.
@@ -44,7 +45,26 @@ pub(super) struct Rest {
     pub(super) certificates: Arc<[CertificateReport]>,
     pub(super) counts: HashMap<&'static str, ItemCount>,
     pub(super) findings: Vec<Diagnostic>,
+    /// When it was made, by the wall clock.
+    pub(super) examined: SystemTime,
+    /// When time alone changes it; `None` where that is never.
+    pub(super) review: Option<SystemTime>,
 }
+
+impl Rest {
+    /// See [`Snapshot::is_due`].
+    pub(super) fn is_due(&self, now: SystemTime) -> bool {
+        self.was_set_back(now) || self.review.is_some_and(|at| at <= now)
+    }
+
+    /// Whether the clock went back since, by more than clocks are corrected.
+    pub(super) fn was_set_back(&self, now: SystemTime) -> bool {
+        let back = self.examined.duration_since(now);
+        back.is_ok_and(|back| back > CORRECTION)
+    }
+}
+
+const CORRECTION: Duration = Duration::from_secs(10);
 
 /// Compiles all but consumers.
 pub(super) fn compile(
@@ -103,6 +123,8 @@ pub(super) fn compile(
         certificates: certificates.into(),
         counts: counts(documents, &units),
         findings,
+        examined: run.now,
+        review: review(&units),
         units,
     })
 }
@@ -163,6 +185,15 @@ fn sets(
         });
     }
     units
+}
+
+/// The first moment at which a certificate is to be looked at again.
+fn review(units: &AllUnits) -> Option<SystemTime> {
+    let served = units.ssls.iter().filter_map(|(_, unit)| unit.value.review);
+    let shown = units.client_pairs.iter();
+    served
+        .chain(shown.filter_map(|(_, unit)| unit.value.review))
+        .min()
 }
 
 fn collect_findings(units: &AllUnits, diagnostics: &mut Vec<Diagnostic>) {
@@ -240,7 +271,7 @@ fn counts(documents: &Documents, units: &AllUnits) -> HashMap<&'static str, Item
                 .ssls
                 .iter()
                 .filter_map(|item| units.ssls.get(&item.id))
-                .filter(|unit| unit.value.refused())
+                .filter(|unit| unit.value.refused)
                 .count(),
         ),
         count("secrets", documents.secrets.len(), 0),

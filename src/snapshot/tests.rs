@@ -1,5 +1,6 @@
 //! Whole compilations from YAML: what is refused, what wins, what is reused.
 
+mod certificates;
 mod rotation;
 
 use std::collections::HashMap;
@@ -9,7 +10,7 @@ use std::time::SystemTime;
 
 use http::Method;
 
-use super::compile::{CompileEnv, compile};
+use super::compile::{CertificateRules, CompileEnv, compile};
 use super::*;
 use crate::clock::{Clock, ManualClock};
 use crate::config::bootstrap::CipherKeys;
@@ -54,6 +55,7 @@ impl Bench {
                 resolver: Arc::new(resolver.expect("nothing is asked yet")),
                 throttle: None,
                 trust: crate::callout::Trust::System,
+                certificates: CertificateRules::default(),
                 rehearsal: Rehearsal::new(None).expect("the default ciphers are known"),
             },
         }

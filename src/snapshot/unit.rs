@@ -52,6 +52,11 @@ impl<T> Units<T> {
         self.0.iter()
     }
 
+    /// Takes this piece.
+    pub(super) fn insert(&mut self, id: &Arc<str>, unit: Arc<Unit<T>>) {
+        self.0.insert(Arc::clone(id), unit);
+    }
+
     /// Takes over `previous`' piece where its stamp is still right, else builds it.
     /// Returns the piece and whether it was reused.
     pub(super) fn reuse_or_build(
@@ -79,14 +84,20 @@ pub(super) fn reuse_or_build<T>(
     {
         return (Arc::clone(unit), true);
     }
+    let build = |diagnostics: &mut Vec<_>| build(before.map(|unit| &unit.value), diagnostics);
+    (self::build(stamp, build), false)
+}
+
+/// A new piece.
+pub(super) fn build<T>(stamp: u64, build: impl FnOnce(&mut Vec<Diagnostic>) -> T) -> Arc<Unit<T>> {
     let mut diagnostics = Vec::new();
-    let value = build(before.map(|unit| &unit.value), &mut diagnostics);
-    let unit = Arc::new(Unit {
+    let value = build(&mut diagnostics);
+    diagnostics.shrink_to_fit();
+    Arc::new(Unit {
         stamp,
         value,
         diagnostics: (!diagnostics.is_empty()).then(|| Box::new(diagnostics)),
-    });
-    (unit, false)
+    })
 }
 
 #[cfg(test)]

@@ -1,113 +1,49 @@
 //! A certificate chain with its key, parsed once and handed to every handshake. Errors name what
 //! is wrong and never hold a byte of what was read.
 
+mod finding;
+
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{Id, PKey, Private};
+use openssl::pkey::{PKey, Private};
 use openssl::sha::Sha256;
-use openssl::x509::{X509, X509Ref};
+use openssl::stack::Stack;
+use openssl::x509::{GeneralName, X509, X509ExtendedKeyUsage, X509KeyUsage, X509Ref};
 use pingora_core::utils::tls::CertKey;
 
+use super::chains::{Chain, Chains};
+use super::key::{KeyAlgorithm, parse_keys};
 use super::sni_store::covers;
+use super::{ffi, pem};
 use crate::secrets::Secret;
 
-/// Why a certificate, a key or a bundle cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateError {
-    /// The text holds no certificate block.
-    #[error("no PEM certificate found")]
-    NoCertificate,
-    /// A block that is not a certificate.
-    #[error("a PEM certificate does not parse")]
-    BadCertificate,
-    /// The text holds no private key block.
-    #[error("no PEM private key found")]
-    NoKey,
-    /// A pass phrase would be needed, and there is nobody to ask.
-    #[error("the private key is encrypted; encrypted keys are not supported")]
-    EncryptedKey,
-    /// A block that is not a private key.
-    #[error("the PEM private key does not parse")]
-    BadKey,
-    /// Neither RSA, ECDSA on P-256 or P-384, nor Ed25519.
-    #[error("the key must be RSA, ECDSA on P-256 or P-384, or Ed25519")]
-    UnsupportedKey,
-    /// RSA below 2048 bits.
-    #[error("the RSA key has {bits} bits; at least 2048 are needed")]
-    WeakKey {
-        /// Size of the modulus.
-        bits: u32,
-    },
-    /// Signed with MD5 or SHA-1: OpenSSL would refuse it in every handshake.
-    #[error("a certificate of the chain is signed with MD5 or SHA-1")]
-    WeakSignature,
-    /// The key belongs to another certificate.
-    #[error("the private key does not belong to the certificate")]
-    Mismatch,
-    /// Past its end.
-    #[error("the certificate expired {days} day(s) ago")]
-    Expired {
-        /// Whole days since.
-        days: u64,
-    },
-    /// Before its start.
-    #[error("the certificate is not valid for another {days} day(s)")]
-    NotYetValid {
-        /// Whole days until.
-        days: u64,
-    },
-}
-
-impl CertificateError {
-    /// Whether the key is what should be looked at, and not the certificate.
-    #[must_use]
-    pub const fn is_about_key(&self) -> bool {
-        matches!(
-            self,
-            Self::NoKey
-                | Self::EncryptedKey
-                | Self::BadKey
-                | Self::UnsupportedKey
-                | Self::WeakKey { .. }
-                | Self::Mismatch
-        )
-    }
-}
-
-/// What deserves a look though the certificate serves.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CertificateWarning {
-    /// Less than the caller's notice is left.
-    #[error("the certificate expires in {days} day(s)")]
-    ExpiresSoon {
-        /// Whole days left.
-        days: u64,
-    },
-    /// A pattern of the item that the certificate does not cover; clients will refuse it.
-    #[error("the certificate does not cover {pattern}")]
-    NotCovered {
-        /// The pattern, as configured.
-        pattern: Box<str>,
-    },
-    /// A link whose issuer is not the next certificate.
-    #[error("the chain is out of order: certificate {position} was not issued by the next one")]
-    ChainOutOfOrder {
-        /// Position from 1.
-        position: usize,
-    },
-}
+pub use finding::{CertificateError, CertificateWarning, Moment, Purpose};
 
 /// A chain and the key of its leaf.
 pub struct CertifiedKey {
     leaf: X509,
-    intermediates: Vec<X509>,
+    chain: Arc<Chain>,
     key: PKey<Private>,
+    algorithm: KeyAlgorithm,
     not_before: SystemTime,
     not_after: SystemTime,
     fingerprint: [u8; 32],
+}
+
+/// Where a moment stands to the validity of a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Before it.
+    Early,
+    /// Within.
+    Valid,
+    /// Past its end.
+    Expired,
 }
 
 impl CertifiedKey {
@@ -117,26 +53,39 @@ impl CertifiedKey {
     /// # Errors
     /// What is wrong, by name.
     pub fn parse(cert: &[u8], key: &Secret) -> Result<Self, CertificateError> {
-        let mut chain = parse_certificates(cert)?;
-        if chain.iter().any(has_weak_signature) {
+        Self::parse_sharing(cert, key, &Chains::new())
+    }
+
+    /// The same; what follows the leaf is shared with equal chains. Of several keys the one that
+    /// fits is taken.
+    ///
+    /// # Errors
+    /// What is wrong, by name.
+    pub fn parse_sharing(
+        cert: &[u8],
+        key: &Secret,
+        chains: &Chains,
+    ) -> Result<Self, CertificateError> {
+        let mut ders = parse_blocks(cert)?;
+        let leaf = ders.remove(0);
+        let leaf = X509::from_der(&leaf).map_err(|_| CertificateError::BadCertificate)?;
+        if has_weak_signature(&leaf) {
             return Err(CertificateError::WeakSignature);
         }
-        let fingerprint = fingerprint(cert, key);
-        let leaf = chain.remove(0);
-        let key = parse_key(key)?;
-        let public = leaf
-            .public_key()
-            .map_err(|_| CertificateError::BadCertificate)?;
-        if !public.public_eq(&key) {
-            return Err(CertificateError::Mismatch);
-        }
+        let chain = chains.share(&ders)?;
+        let mut keys = parse_keys(key)?;
+        let Some(fitting) = keys.iter().position(|key| belongs(key, &leaf)) else {
+            return Err(why_none_fits(&keys, &chain));
+        };
+        let key_of_leaf = keys.swap_remove(fitting);
         Ok(Self {
+            algorithm: KeyAlgorithm::of(&key_of_leaf)?,
             not_before: time(leaf.not_before())?,
             not_after: time(leaf.not_after())?,
+            fingerprint: fingerprint(cert, key),
             leaf,
-            intermediates: chain,
-            key,
-            fingerprint,
+            chain,
+            key: key_of_leaf,
         })
     }
 
@@ -149,13 +98,25 @@ impl CertifiedKey {
     /// The rest of the chain, as configured.
     #[must_use]
     pub fn intermediates(&self) -> &[X509] {
-        &self.intermediates
+        self.chain.links()
     }
 
     /// The private key. It stays inside OpenSSL, which wipes it when the last holder goes.
     #[must_use]
     pub fn key(&self) -> &PKey<Private> {
         &self.key
+    }
+
+    /// What kind of key it is.
+    #[must_use]
+    pub fn algorithm(&self) -> KeyAlgorithm {
+        self.algorithm
+    }
+
+    /// Start of validity of the leaf.
+    #[must_use]
+    pub fn not_before(&self) -> SystemTime {
+        self.not_before
     }
 
     /// End of validity of the leaf.
@@ -170,68 +131,155 @@ impl CertifiedKey {
         &self.fingerprint
     }
 
+    /// SHA-256 of the certificate, as browsers and `openssl x509 -fingerprint -sha256` show it but
+    /// without colons. Reckoned when asked for.
+    #[must_use]
+    pub fn sha256(&self) -> String {
+        let digest = self.leaf.digest(MessageDigest::sha256());
+        let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        digest.map_or_else(|_| String::new(), |digest| hex(&digest))
+    }
+
+    /// Where this moment stands to the validity of the leaf.
+    #[must_use]
+    pub fn validity(&self, now: SystemTime) -> Validity {
+        if now < self.not_before {
+            Validity::Early
+        } else if now < self.not_after {
+            Validity::Valid
+        } else {
+            Validity::Expired
+        }
+    }
+
     /// Whether the leaf is valid at this moment.
     ///
     /// # Errors
     /// [`CertificateError::Expired`] or [`CertificateError::NotYetValid`].
     pub fn check_validity(&self, now: SystemTime) -> Result<(), CertificateError> {
-        if let Ok(until) = self.not_before.duration_since(now)
-            && !until.is_zero()
-        {
-            let days = whole_days(until);
-            return Err(CertificateError::NotYetValid { days });
-        }
-        match now.duration_since(self.not_after) {
-            Ok(since) => Err(CertificateError::Expired {
-                days: whole_days(since),
+        match self.validity(now) {
+            Validity::Valid => Ok(()),
+            Validity::Early => Err(CertificateError::NotYetValid {
+                at: self.not_before,
             }),
-            Err(_) => Ok(()),
+            Validity::Expired => Err(CertificateError::Expired { at: self.not_after }),
         }
     }
 
-    /// What deserves a look: less than `notice` left, patterns that are not covered, a chain out
-    /// of order.
+    /// The next moment at which validity or [`Self::warnings`] change; `None` where none comes.
+    #[must_use]
+    pub fn next_change(&self, now: SystemTime, notice: Duration) -> Option<SystemTime> {
+        let ends = std::iter::once(&self.not_after).chain(self.chain.ends());
+        let moments = ends.flat_map(|end| [end.checked_sub(notice), Some(*end)]);
+        let moments = moments.flatten().chain([self.not_before]);
+        moments.filter(|moment| *moment > now).min()
+    }
+
+    /// What deserves a look in a pair that is used for this, under these patterns: less than
+    /// `notice` left, names that are not covered, a use that the certificate does not allow, a
+    /// chain out of order or past its end, a key that makes handshakes dear.
     #[must_use]
     pub fn warnings(
         &self,
         now: SystemTime,
         notice: Duration,
+        purpose: Purpose,
         patterns: &[impl AsRef<str>],
     ) -> Vec<CertificateWarning> {
         let mut warnings = Vec::new();
-        if let Ok(left) = self.not_after.duration_since(now)
-            && left < notice
-        {
-            let days = whole_days(left);
-            warnings.push(CertificateWarning::ExpiresSoon { days });
+        let soon = |end: SystemTime| end.duration_since(now).is_ok_and(|left| left < notice);
+        if self.not_after > now && soon(self.not_after) {
+            let at = self.not_after;
+            warnings.push(CertificateWarning::ExpiresSoon { at });
         }
-        for pattern in patterns.iter().map(AsRef::as_ref) {
-            if !self.covers(pattern) {
-                let pattern = pattern.into();
-                warnings.push(CertificateWarning::NotCovered { pattern });
+        self.about_names(purpose, patterns, &mut warnings);
+        self.about_use(purpose, &mut warnings);
+        for (position, end) in (2..).zip(self.chain.ends()) {
+            let at = *end;
+            if at <= now {
+                warnings.push(CertificateWarning::LinkExpired { position, at });
+            } else if soon(at) && at < self.not_after {
+                warnings.push(CertificateWarning::LinkExpiresSoon { position, at });
             }
         }
-        let links = std::iter::once(&self.leaf).chain(&self.intermediates);
-        for (position, (link, next)) in links.zip(&self.intermediates).enumerate() {
+        let links = std::iter::once(&self.leaf).chain(self.intermediates());
+        for (position, (link, next)) in (1..).zip(links.zip(self.intermediates())) {
             if !same_name(link, next) {
-                let position = position + 1;
                 warnings.push(CertificateWarning::ChainOutOfOrder { position });
                 break;
             }
         }
+        if let Some(bits) = self.algorithm.rsa_bits()
+            && bits > CHEAP_RSA_BITS
+        {
+            warnings.push(CertificateWarning::DearKey { bits });
+        }
         warnings
+    }
+
+    fn about_names(
+        &self,
+        purpose: Purpose,
+        patterns: &[impl AsRef<str>],
+        warnings: &mut Vec<CertificateWarning>,
+    ) {
+        if purpose == Purpose::Client {
+            return;
+        }
+        let names = self.leaf.subject_alt_names();
+        if names.is_none() {
+            warnings.push(CertificateWarning::NoAlternativeNames);
+        }
+        for pattern in patterns.iter().map(AsRef::as_ref) {
+            if !self.is_covered(names.as_ref(), pattern) {
+                let pattern = pattern.into();
+                warnings.push(CertificateWarning::NotCovered { pattern });
+            }
+        }
+    }
+
+    fn about_use(&self, purpose: Purpose, warnings: &mut Vec<CertificateWarning>) {
+        if ffi::is_authority(&self.leaf) {
+            warnings.push(CertificateWarning::Authority);
+        }
+        let (wanted, gated) = match purpose {
+            // Netscape's and Microsoft's gated cryptography stood for serverAuth once.
+            Purpose::Server => (X509ExtendedKeyUsage::SSL_SERVER, X509ExtendedKeyUsage::SGC),
+            Purpose::Client => (
+                X509ExtendedKeyUsage::SSL_CLIENT,
+                X509ExtendedKeyUsage::empty(),
+            ),
+        };
+        let enough = wanted | gated | X509ExtendedKeyUsage::ANYEKU;
+        let usage = self.leaf.extended_key_usage();
+        if usage.is_some_and(|usage| !usage.intersects(enough)) {
+            warnings.push(CertificateWarning::Purpose(purpose));
+        }
+        let usage = self.leaf.key_usage();
+        if usage.is_some_and(|usage| !usage.contains(X509KeyUsage::DIGITAL_SIGNATURE)) {
+            warnings.push(CertificateWarning::NoSignatures);
+        }
     }
 
     /// Whether a client that asks for a name of this pattern would accept the leaf. `*` alone
     /// asks for nothing in particular.
     #[must_use]
     pub fn covers(&self, pattern: &str) -> bool {
+        self.is_covered(self.leaf.subject_alt_names().as_ref(), pattern)
+    }
+
+    fn is_covered(&self, names: Option<&Stack<GeneralName>>, pattern: &str) -> bool {
         if pattern == "*" {
             return true;
         }
-        if let Some(names) = self.leaf.subject_alt_names() {
-            let mut names = names.iter().filter_map(|name| name.dnsname());
-            return names.any(|name| covers(name, pattern));
+        if let Some(names) = names {
+            return match pattern.parse::<IpAddr>() {
+                Ok(ip) => names.iter().any(|name| is_address(name.ipaddress(), ip)),
+                Err(_) => {
+                    let mut names = names.iter().filter_map(|name| name.dnsname());
+                    names.any(|name| covers(name, pattern))
+                }
+            };
         }
         let mut entries = self.leaf.subject_name().entries_by_nid(Nid::COMMONNAME);
         entries.any(|entry| {
@@ -243,9 +291,9 @@ impl CertifiedKey {
     /// The same pair as Pingora presents it to upstreams.
     #[must_use]
     pub fn for_upstream(&self) -> CertKey {
-        let mut chain = Vec::with_capacity(1 + self.intermediates.len());
+        let mut chain = Vec::with_capacity(1 + self.intermediates().len());
         chain.push(self.leaf.clone());
-        chain.extend(self.intermediates.iter().cloned());
+        chain.extend(self.intermediates().iter().cloned());
         CertKey::new(chain, self.key.clone())
     }
 }
@@ -253,6 +301,7 @@ impl CertifiedKey {
 impl std::fmt::Debug for CertifiedKey {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CertifiedKey")
+            .field("algorithm", &self.algorithm)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
@@ -319,43 +368,64 @@ pub fn fingerprint(cert: &[u8], key: &Secret) -> [u8; 32] {
     digest.finish()
 }
 
-fn parse_certificates(pem: &[u8]) -> Result<Vec<X509>, CertificateError> {
-    let chain = X509::stack_from_pem(pem).map_err(|_| CertificateError::BadCertificate)?;
-    if chain.is_empty() {
-        return Err(CertificateError::NoCertificate);
-    }
-    Ok(chain)
-}
-
-fn parse_key(pem: &Secret) -> Result<PKey<Private>, CertificateError> {
-    let bytes = pem.expose();
-    if memchr::memmem::find(bytes, b"PRIVATE KEY-----").is_none() {
-        return Err(CertificateError::NoKey);
-    }
-    if memchr::memmem::find(bytes, b"ENCRYPTED").is_some() {
-        return Err(CertificateError::EncryptedKey);
-    }
-    // Without a callback OpenSSL would ask for a pass phrase on the terminal.
-    let key = PKey::private_key_from_pem_callback(bytes, |_| Ok(0))
-        .map_err(|_| CertificateError::BadKey)?;
-    match key.id() {
-        Id::RSA | Id::RSA_PSS if key.bits() < MIN_RSA_BITS => {
-            Err(CertificateError::WeakKey { bits: key.bits() })
+/// The certificates of a text, as DER; never none.
+fn parse_blocks(text: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
+    let mut ders = Vec::with_capacity(2);
+    let mut key = false;
+    for block in pem::blocks(text) {
+        let block = block.map_err(|pem::Torn| CertificateError::BadCertificate)?;
+        key |= block.is_private_key();
+        if block.is_certificate() {
+            let der = block.decode().ok_or(CertificateError::BadCertificate)?;
+            ders.push(der);
         }
-        Id::RSA | Id::RSA_PSS | Id::ED25519 => Ok(key),
-        Id::EC if is_supported_curve(&key) => Ok(key),
-        _ => Err(CertificateError::UnsupportedKey),
+    }
+    match ders.is_empty() {
+        false => Ok(ders),
+        true if key => Err(CertificateError::KeyForCertificate),
+        true => Err(CertificateError::no_block(
+            text,
+            CertificateError::NoCertificate,
+        )),
     }
 }
 
-fn is_supported_curve(key: &PKey<Private>) -> bool {
-    let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
-    matches!(curve, Some(Nid::X9_62_PRIME256V1 | Nid::SECP384R1))
+fn parse_certificates(text: &[u8]) -> Result<Vec<X509>, CertificateError> {
+    let ders = parse_blocks(text)?;
+    let certificates = ders.iter().map(|der| X509::from_der(der));
+    let certificates: Result<_, _> = certificates.collect();
+    certificates.map_err(|_| CertificateError::BadCertificate)
+}
+
+fn belongs(key: &PKey<Private>, certificate: &X509) -> bool {
+    let public = certificate.public_key();
+    public.is_ok_and(|public| public.public_eq(key))
+}
+
+/// Why no key belongs to the leaf.
+fn why_none_fits(keys: &[PKey<Private>], chain: &Chain) -> CertificateError {
+    for key in keys {
+        if let Err(error) = KeyAlgorithm::of(key) {
+            return error;
+        }
+    }
+    let fits = |link: &X509| keys.iter().any(|key| belongs(key, link));
+    match chain.links().iter().position(fits) {
+        Some(link) => CertificateError::LeafNotFirst { position: link + 2 },
+        None => CertificateError::Mismatch,
+    }
+}
+
+fn is_address(name: Option<&[u8]>, ip: IpAddr) -> bool {
+    name.is_some_and(|name| match ip {
+        IpAddr::V4(ip) => ip.octets() == name,
+        IpAddr::V6(ip) => ip.octets() == name,
+    })
 }
 
 /// OpenSSL's security level 2 (default since 3.2) refuses these in `SSL_use_certificate`, but not
 /// on a self-signed root, whose signature nobody checks.
-fn has_weak_signature(certificate: &X509) -> bool {
+pub(super) fn has_weak_signature(certificate: &X509) -> bool {
     let algorithm = certificate.signature_algorithm().object().nid();
     let weak = matches!(
         algorithm,
@@ -374,7 +444,7 @@ fn same_name(link: &X509Ref, issuer: &X509Ref) -> bool {
     order.is_ok_and(std::cmp::Ordering::is_eq)
 }
 
-fn time(at: &Asn1TimeRef) -> Result<SystemTime, CertificateError> {
+pub(super) fn time(at: &Asn1TimeRef) -> Result<SystemTime, CertificateError> {
     let seconds = Asn1Time::from_unix(0)
         .and_then(|epoch| epoch.diff(at))
         .map_err(|_| CertificateError::BadCertificate)
@@ -384,11 +454,8 @@ fn time(at: &Asn1TimeRef) -> Result<SystemTime, CertificateError> {
     Ok(UNIX_EPOCH + Duration::from_secs(seconds))
 }
 
-fn whole_days(of: Duration) -> u64 {
-    of.as_secs() / 86_400
-}
-
-const MIN_RSA_BITS: u32 = 2048;
+/// Longer keys make a signature take milliseconds.
+const CHEAP_RSA_BITS: u32 = 4096;
 
 #[cfg(test)]
 mod tests;

@@ -11,9 +11,10 @@ use std::time::Duration;
 
 use foreign_types_shared::ForeignTypeRef;
 use openssl::error::ErrorStack;
+use openssl::pkey::{HasPublic, PKeyRef};
 use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslStream};
 use openssl::x509::store::X509StoreBuilderRef;
-use openssl::x509::{X509CrlRef, X509NameRef};
+use openssl::x509::{X509CrlRef, X509NameRef, X509Ref};
 use openssl_sys as sys;
 use pingora_core::tls::ext;
 
@@ -29,6 +30,12 @@ unsafe extern "C" {
         len: c_uint,
     ) -> c_int;
     fn SSL_CTX_set_timeout(ctx: *mut sys::SSL_CTX, seconds: c_long) -> c_long;
+    fn EVP_PKEY_get_group_name(
+        key: *const sys::EVP_PKEY,
+        name: *mut c_char,
+        size: usize,
+        length: *mut usize,
+    ) -> c_int;
     fn X509_STORE_add_crl(store: *mut sys::X509_STORE, crl: *mut sys::X509_CRL) -> c_int;
     fn X509_NAME_print_ex(
         out: *mut sys::BIO,
@@ -117,6 +124,32 @@ pub fn set_session_lifetime(context: &mut SslContextBuilder, lifetime: Duration)
     unsafe {
         SSL_CTX_set_timeout(context.as_ptr(), seconds);
     }
+}
+
+/// Calls `of` with OpenSSL's name of the curve an elliptic key is on; empty where it has none.
+pub fn with_curve<T: HasPublic, R>(key: &PKeyRef<T>, of: impl FnOnce(&[u8]) -> R) -> R {
+    let mut name = [0u8; 80];
+    let mut length = 0;
+    // SAFETY: `key` is live; OpenSSL writes at most `size` bytes into the buffer, and one number.
+    let done = unsafe {
+        EVP_PKEY_get_group_name(
+            key.as_ptr(),
+            name.as_mut_ptr().cast(),
+            name.len(),
+            &raw mut length,
+        )
+    };
+    let known = if done == 1 { name.get(..length) } else { None };
+    of(known.unwrap_or_default())
+}
+
+/// Whether a certificate is one of an authority (RFC 5280 §4.2.1.9).
+#[must_use]
+pub fn is_authority(certificate: &X509Ref) -> bool {
+    // SAFETY: `certificate` is live; OpenSSL reads its extensions once and keeps what they say, under
+    // a lock of the certificate's own.
+    let flags = unsafe { sys::X509_get_extension_flags(certificate.as_ptr()) };
+    flags & sys::EXFLAG_CA != 0
 }
 
 /// A client whose certificates, chain and all, take more bytes than this is refused with an alert.

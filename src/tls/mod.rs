@@ -4,12 +4,15 @@
 #![deny(unsafe_code)]
 
 pub mod certificate;
+pub mod chains;
 pub mod client_auth;
 pub mod client_certificate;
 pub mod dev;
 pub mod ffi;
+pub mod key;
 pub mod on_demand;
 pub mod pair;
+mod pem;
 pub mod policy;
 pub mod present;
 pub mod presented;
@@ -20,9 +23,13 @@ pub mod sni;
 pub mod sni_store;
 pub mod tickets;
 
-pub use certificate::{CaBundle, CertificateError, CertificateWarning, CertifiedKey};
+pub use certificate::{
+    CaBundle, CertificateError, CertificateWarning, CertifiedKey, Moment, Purpose, Validity,
+};
+pub use chains::Chains;
 pub use client_auth::{ClientAuth, ClientRules, Forward};
 pub use client_certificate::ClientCertificate;
+pub use key::{KeyAlgorithm, KeySlot};
 pub use on_demand::OnDemand;
 pub use pair::{Newest, PairChoice, PairError, choose_pair};
 pub use policy::{Protocol, Protocols, TlsPolicy};

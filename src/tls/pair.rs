@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::certificate::{CertificateError, CertifiedKey, fingerprint};
+use super::chains::Chains;
 use crate::secrets::Secret;
 
 /// What the configuration says a pair is now.
@@ -44,12 +45,15 @@ pub struct PairChoice {
     pub finding: Option<PairError>,
 }
 
-/// Chooses between the newest values and the pair that served before.
+/// Chooses between the newest values and the pair that served before. What serves may have expired
+/// meanwhile, or not have begun: whether it is presented then, each handshake decides
+/// ([`super::TlsIdentity::presented`]).
 ///
 /// | newest | serves |
 /// |---|---|
 /// | the texts that serve already | the same object, not parsed again; a finding once it expired |
 /// | parse, fit each other, are valid now | the newest |
+/// | parse and fit, expired or not valid yet | what served before if that is valid; else the newest, with a finding |
 /// | anything else | what served before, with a finding; nothing where nothing did |
 /// | missing | nothing |
 #[must_use]
@@ -57,6 +61,7 @@ pub fn choose_pair(
     newest: Newest<'_>,
     served: Option<&Arc<CertifiedKey>>,
     now: SystemTime,
+    chains: &Chains,
 ) -> PairChoice {
     let (cert, key) = match newest {
         Newest::Values { cert, key } => (cert, key),
@@ -67,27 +72,24 @@ pub fn choose_pair(
             };
         }
     };
-    if let Some(served) = served
-        && *served.fingerprint() == fingerprint(cert.expose(), key)
-    {
-        return PairChoice {
-            serving: Some(served.clone()),
-            finding: served.check_validity(now).err().map(PairError::from),
-        };
-    }
-    let parsed = CertifiedKey::parse(cert.expose(), key).and_then(|pair| {
-        pair.check_validity(now)?;
-        Ok(Arc::new(pair))
-    });
-    match parsed {
-        Ok(pair) => PairChoice {
-            serving: Some(pair),
-            finding: None,
+    let standing = served.filter(|pair| *pair.fingerprint() == fingerprint(cert.expose(), key));
+    let newest = match standing {
+        Some(pair) => Arc::clone(pair),
+        None => match CertifiedKey::parse_sharing(cert.expose(), key, chains) {
+            Ok(pair) => Arc::new(pair),
+            Err(error) => {
+                return PairChoice {
+                    serving: served.cloned(),
+                    finding: Some(error.into()),
+                };
+            }
         },
-        Err(error) => PairChoice {
-            serving: served.cloned(),
-            finding: Some(error.into()),
-        },
+    };
+    let finding = newest.check_validity(now).err().map(PairError::from);
+    let better = served.filter(|pair| finding.is_some() && pair.check_validity(now).is_ok());
+    PairChoice {
+        serving: Some(better.cloned().unwrap_or(newest)),
+        finding,
     }
 }
 
@@ -118,7 +120,7 @@ mod tests {
         let (old_cert, old_key) = leaf(&LeafOptions::default());
         let (new_cert, new_key) = leaf(&LeafOptions::default());
         let choose = |cert, key, served: Option<&Arc<CertifiedKey>>| {
-            choose_pair(Newest::Values { cert, key }, served, now)
+            choose_pair(Newest::Values { cert, key }, served, now, &Chains::new())
         };
         let old = choose(&old_cert, &old_key, None).serving.expect("serves");
 
@@ -142,15 +144,18 @@ mod tests {
             cert: &cert,
             key: &key,
         };
-        let good = choose_pair(newest, None, now).serving.expect("serves");
+        let good = choose_pair(newest, None, now, &Chains::new())
+            .serving
+            .expect("serves");
         let garbage = Secret::from("garbage".to_owned());
         let (old_cert, old_key) = leaf(&expired());
         for (cert, key) in [(&garbage, &key), (&cert, &garbage), (&old_cert, &old_key)] {
             let newest = Newest::Values { cert, key };
-            let choice = choose_pair(newest, Some(&good), now);
+            let choice = choose_pair(newest, Some(&good), now, &Chains::new());
             assert!(choice.finding.is_some());
             assert!(Arc::ptr_eq(&choice.serving.expect("serves"), &good));
-            assert!(choose_pair(newest, None, now).serving.is_none());
+            let alone = choose_pair(newest, None, now, &Chains::new()).serving;
+            assert!(alone.is_none_or(|pair| pair.check_validity(now).is_err()));
         }
     }
 
@@ -162,10 +167,42 @@ mod tests {
             cert: &cert,
             key: &key,
         };
-        let good = choose_pair(newest, None, now).serving.expect("serves");
+        let good = choose_pair(newest, None, now, &Chains::new())
+            .serving
+            .expect("serves");
         let reason = "field not found";
-        let choice = choose_pair(Newest::Missing { reason }, Some(&good), now);
+        let choice = choose_pair(Newest::Missing { reason }, Some(&good), now, &Chains::new());
         assert!(choice.serving.is_none());
         assert_eq!(choice.finding, Some(PairError::Missing(reason.into())));
+    }
+
+    #[test]
+    fn of_pairs_that_are_not_valid_the_newest_is_kept_for_its_time() {
+        let clock = ManualClock::new();
+        let now = clock.wall();
+        let (cert, key) = leaf(&LeafOptions {
+            starts_in_secs: 1000,
+            ..LeafOptions::default()
+        });
+        let newest = Newest::Values {
+            cert: &cert,
+            key: &key,
+        };
+        let early = choose_pair(newest, None, now, &Chains::new());
+        let pair = early.serving.expect("kept");
+        let at = pair.not_before();
+        let finding = CertificateError::NotYetValid { at };
+        assert_eq!(early.finding, Some(finding.into()));
+        let (old_cert, old_key) = leaf(&LeafOptions::default());
+        let old = CertifiedKey::parse(old_cert.expose(), &old_key).expect("pair");
+        let old = Arc::new(old);
+        let meanwhile = choose_pair(newest, Some(&old), now, &Chains::new());
+        assert!(Arc::ptr_eq(&meanwhile.serving.expect("serves"), &old));
+        let then = choose_pair(newest, Some(&old), at, &Chains::new());
+        assert_eq!(
+            then.serving.expect("serves").fingerprint(),
+            pair.fingerprint()
+        );
+        assert_eq!(then.finding, None);
     }
 }

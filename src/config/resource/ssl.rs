@@ -58,6 +58,9 @@ pub struct SslConfig {
     pub ssl_protocols: Vec<String>,
     /// Certificates are fetched when a client asks for their name; `None` fetches them at load.
     pub on_demand: Option<OnDemandConfig>,
+    /// Whether a certificate of the item is presented past its end; `None` takes what
+    /// `claviger.tls.serve_expired` says.
+    pub serve_expired: Option<bool>,
     /// False hides the item (`status: 0`).
     pub enabled: bool,
     /// Labels.
@@ -109,6 +112,9 @@ pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, Ss
     ssl.pairs.extend(halves.certs.into_iter().zip(halves.keys));
     on_demand::check_item(check, &ssl, at);
     ssl.labels = std::mem::take(&mut head.labels);
+    // Lists grow by fours, and there may be thousands of items.
+    ssl.pairs.shrink_to_fit();
+    ssl.snis.shrink_to_fit();
     (head, ssl)
 }
 
@@ -152,6 +158,7 @@ fn field(
                 check.word(node, &["TLSv1.1", "TLSv1.2", "TLSv1.3"])
             });
         }
+        "serve_expired" => ssl.serve_expired = check.boolean(&node),
         "status" => ssl.enabled = check.int(&node, 0..=1) != Some(0),
         "ocsp_stapling" => check.warn(node.at, "unsupported", "OCSP stapling is not supported yet"),
         _ => return false,

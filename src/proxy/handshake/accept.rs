@@ -26,9 +26,9 @@ impl TlsAccept for Accept {
         let Some(chosen) = ssl.ex_data(self.chosen) else {
             return;
         };
-        let identity = chosen.identity.clone();
+        let (identity, at) = (chosen.identity.clone(), chosen.at);
         match &identity.state {
-            IdentityState::Serving { pairs } => show(ssl, &identity, pairs),
+            IdentityState::Serving { .. } => show(ssl, &identity, identity.presented(at)),
             IdentityState::OnDemand(names) => {
                 let Some(demanded) = chosen.demanded.clone() else {
                     return;
@@ -64,7 +64,11 @@ impl TlsAccept for Accept {
     }
 }
 
-fn show(ssl: &mut TlsRef, identity: &TlsIdentity, pairs: &[Arc<CertifiedKey>]) {
+fn show<'p>(
+    ssl: &mut TlsRef,
+    identity: &TlsIdentity,
+    pairs: impl IntoIterator<Item = &'p Arc<CertifiedKey>>,
+) {
     if let Err(refused) = present::present(ssl, pairs) {
         let (id, why) = (&identity.id, &refused.source);
         log::error!("ssl {id}: {refused}: {why}");

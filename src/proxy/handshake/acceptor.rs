@@ -13,6 +13,7 @@ use super::hello::Hello;
 use super::{
     CurrentNames, HandshakeError, RefusedHandshakes, TlsOptions, TlsSetupError, resumption,
 };
+use crate::clock::Clock;
 use crate::tls::present;
 
 /// A connection after its handshake.
@@ -33,6 +34,7 @@ impl Acceptor {
         names: Arc<dyn CurrentNames>,
         options: TlsOptions,
         refused: Arc<RefusedHandshakes>,
+        clock: Arc<dyn Clock>,
     ) -> Result<Self, TlsSetupError> {
         let chosen = Ssl::new_ex_index()?;
         let mut context = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls())?;
@@ -45,6 +47,7 @@ impl Acceptor {
             options,
             refused,
             chosen,
+            clock,
         };
         context.set_client_hello_callback(move |ssl, alert| hello.decide(ssl, alert));
         Ok(Self {

@@ -3,12 +3,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::SystemTime;
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{ClientHelloResponse, Ssl, SslAlert, SslRef};
 
 use super::{CurrentNames, RefusedHandshakes, TlsOptions};
+use crate::clock::Clock;
 use crate::tls::on_demand::{Found, Served};
 use crate::tls::sni::{MAX_NAME, Requested, lower_case, parse};
 use crate::tls::{IdentityState, TlsIdentity, ffi, present};
@@ -20,6 +22,8 @@ pub(super) struct Chosen {
     pub sni: Option<Box<str>>,
     /// The same, or the name assumed where it sent none.
     pub served_as: Box<str>,
+    /// When: which pairs are valid is decided once.
+    pub at: SystemTime,
     /// What an identity that serves names on demand has for this one.
     pub demanded: Option<Demanded>,
 }
@@ -42,6 +46,7 @@ pub(super) struct Hello {
     pub options: TlsOptions,
     pub refused: Arc<RefusedHandshakes>,
     pub chosen: ChosenIndex,
+    pub clock: Arc<dyn Clock>,
 }
 
 /// The alert a handshake ends with.
@@ -73,6 +78,7 @@ impl Hello {
                 false => Err(SslAlert::ILLEGAL_PARAMETER),
             };
         }
+        let at = self.clock.wall();
         let (identity, found_as) = self.find(sni)?;
         let demanded = match &identity.state {
             IdentityState::Refused { reason } => {
@@ -82,7 +88,17 @@ impl Hello {
                     .say(format_args!("ssl {id} refuses handshakes: {reason}"));
                 return Err(SslAlert::INTERNAL_ERROR);
             }
-            IdentityState::Serving { .. } => None,
+            IdentityState::Serving { .. } => {
+                if identity.presented(at).next().is_none() {
+                    self.refused.expired.fetch_add(1, Ordering::Relaxed);
+                    let id = &identity.id;
+                    self.refused.say(format_args!(
+                        "ssl {id} refuses handshakes: no certificate of it is valid now"
+                    ));
+                    return Err(SslAlert::INTERNAL_ERROR);
+                }
+                None
+            }
             IdentityState::OnDemand(names) => {
                 let mut buffer = [0; MAX_NAME];
                 let name = lower_case(found_as, &mut buffer).unwrap_or_default();
@@ -98,6 +114,7 @@ impl Hello {
         };
         let fallback = self.options.fallback_sni.as_deref();
         let chosen = Chosen {
+            at,
             identity,
             served_as: sni.or(fallback).unwrap_or_default().into(),
             sni: sni.map(Box::from),
@@ -157,9 +174,13 @@ impl Hello {
 
     /// Puts the decision onto the connection.
     fn apply(&self, ssl: &mut SslRef, chosen: Chosen) -> Result<(), ErrorStack> {
-        let policy = &chosen.identity.policy;
+        let identity = &chosen.identity;
+        let policy = &identity.policy;
         let context = match &chosen.demanded {
-            None => present::session_context(policy, &chosen.served_as)?,
+            None => {
+                let context = present::session_context(policy, &chosen.served_as)?;
+                identity.narrow(context, chosen.at)
+            }
             Some(demanded) => match &demanded.served {
                 Some(served) => served.session_context(policy, &chosen.served_as)?,
                 // Nothing resumes before it is known that the name is served still.

@@ -17,6 +17,8 @@ pub struct RefusedHandshakes {
     pub bad_name: AtomicU64,
     /// A name whose item cannot serve.
     pub refused_item: AtomicU64,
+    /// A name whose item has no certificate that is valid now.
+    pub expired: AtomicU64,
     /// Bounds the lines about them.
     pub lines: Arc<LineBudget>,
 }

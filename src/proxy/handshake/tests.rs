@@ -23,7 +23,7 @@ use crate::plugins::ctx::TlsInfo;
 use crate::proxy::listener::{EdgeLimits, EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::tls::dev::{Authority, Issued, KeyKind, LeafOptions, Usage};
 use crate::tls::{
-    CaBundle, ClientAuth, ClientRules, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy,
+    CaBundle, Chains, ClientAuth, ClientRules, Newest, Protocols, SniEntry, TlsIdentity, TlsPolicy,
     choose_pair,
 };
 
@@ -64,6 +64,7 @@ impl Server {
             Arc::new(move || current.load_full()),
             options,
             refused.clone(),
+            Arc::new(SystemClock),
         )
         .expect("settings");
         let free = TcpListener::bind("127.0.0.1:0").expect("bind");
@@ -188,7 +189,7 @@ fn identity(id: &str, leaves: &[Issued], policy: TlsPolicy) -> Arc<TlsIdentity> 
     let pairs = leaves.iter().filter_map(|leaf| {
         let cert = &crate::secrets::Secret::from(leaf.cert_pem.clone());
         let key = &leaf.key_pem;
-        choose_pair(Newest::Values { cert, key }, None, now).serving
+        choose_pair(Newest::Values { cert, key }, None, now, &Chains::new()).serving
     });
     Arc::new(TlsIdentity::serving(id.into(), pairs.collect(), policy))
 }

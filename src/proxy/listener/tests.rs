@@ -126,6 +126,7 @@ impl Server {
             Arc::new(move || names.clone()),
             TlsOptions::default(),
             Arc::new(RefusedHandshakes::default()),
+            Arc::new(SystemClock),
         );
         let acceptor = Arc::new(acceptor.expect("settings"));
         service.listen(

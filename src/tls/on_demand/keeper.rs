@@ -14,6 +14,7 @@ use super::pairs::{Built, build};
 use super::{Door, Refusal, Request};
 use crate::clock::Clock;
 use crate::secrets::{Answered, DemandId, Lack, Resolved, Secrets};
+use crate::tls::Chains;
 
 /// See the file's docs. Give [`Keeper::run`] a runtime whose threads wipe what they free.
 pub struct Keeper {
@@ -26,6 +27,7 @@ pub struct Keeper {
     items: HashMap<ItemKey, Item>,
     demands: HashMap<DemandId, (ItemKey, Box<str>)>,
     complaints: Complaints,
+    chains: Arc<Chains>,
 }
 
 /// Where an item's names stand in memory; they are held for as long as the item is known.
@@ -56,6 +58,7 @@ impl Keeper {
             items: HashMap::new(),
             demands: HashMap::new(),
             complaints: Complaints::default(),
+            chains: Arc::default(),
         };
         (keeper, door)
     }
@@ -163,8 +166,9 @@ impl Keeper {
         tended.versions = values.iter().map(|value| value.version).collect();
         tended.building = true;
         let (name, before) = (name.to_owned(), tended.served.clone());
+        let chains = Arc::clone(&self.chains);
         tokio::task::spawn_blocking(move || {
-            let built = build(&name, &values, before.as_ref(), now);
+            let built = build(&name, &values, before.as_ref(), now, &chains);
             // Nobody listens at the end of the process.
             let _ = say.send(LookedAt { demand, built });
         });

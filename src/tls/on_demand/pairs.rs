@@ -7,6 +7,7 @@ use openssl::sha::Sha256;
 
 use super::Served;
 use crate::secrets::{Resolved, Secret};
+use crate::tls::Chains;
 use crate::tls::certificate::CertifiedKey;
 use crate::tls::pair::{Newest, choose_pair};
 
@@ -26,6 +27,7 @@ pub(super) fn build(
     values: &[Resolved],
     before: Option<&Arc<Served>>,
     now: SystemTime,
+    chains: &Chains,
 ) -> Built {
     let mut pairs = Vec::with_capacity(values.len() / 2);
     for (index, halves) in values.chunks_exact(2).enumerate() {
@@ -35,7 +37,7 @@ pub(super) fn build(
             key: &key,
         };
         let served = before.and_then(|before| before.pairs.get(index));
-        let choice = choose_pair(newest, served, now);
+        let choice = choose_pair(newest, served, now, chains);
         let finding = choice.finding.map(|finding| finding.to_string());
         let finding = match (finding, &choice.serving) {
             (None, Some(pair)) => check(name, pair).err(),

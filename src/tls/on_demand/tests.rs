@@ -6,6 +6,7 @@ use super::pairs::build;
 use super::*;
 use crate::clock::ManualClock;
 use crate::secrets::{Interest, Resolved, Secret};
+use crate::tls::Chains;
 use crate::tls::dev::{Authority, LeafOptions};
 
 fn limits() -> Limits {
@@ -34,7 +35,7 @@ fn values(name: &str, options: &LeafOptions) -> Vec<Resolved> {
 
 fn served(name: &str, clock: &ManualClock) -> Arc<Served> {
     let values = values(name, &LeafOptions::default());
-    build(name, &values, None, clock.wall())
+    build(name, &values, None, clock.wall(), &Chains::new())
         .served
         .expect("fits")
 }
@@ -64,14 +65,14 @@ fn only_a_pair_that_covers_the_name_is_taken_and_the_last_good_one_serves_on() {
         (values("a.test", &expired), "expired"),
         (mixed, "does not belong"),
     ] {
-        let alone = build("a.test", &values, None, clock.wall());
+        let alone = build("a.test", &values, None, clock.wall(), &Chains::new());
         assert!(alone.served.is_none());
         assert!(alone.finding.expect("told").contains(finding));
-        let after = build("a.test", &values, Some(&good), clock.wall());
+        let after = build("a.test", &values, Some(&good), clock.wall(), &Chains::new());
         assert_eq!(after.served.expect("serves on").generation, good.generation);
     }
     let newer = values("*.test", &LeafOptions::default());
-    let newer = build("a.test", &newer, Some(&good), clock.wall());
+    let newer = build("a.test", &newer, Some(&good), clock.wall(), &Chains::new());
     assert_ne!(newer.served.expect("fits").generation, good.generation);
 }
 

@@ -1,5 +1,9 @@
 //! Certificates and keys: chosen, refused, rotated.
 
+mod expiry;
+mod kinds;
+mod rotation;
+
 use std::fs;
 use std::net::TcpStream;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,6 +13,39 @@ use claviger::tls::dev::{Authority, Issued, KeyKind, LeafOptions};
 use crate::harness::{Behaviour, Connection, Gateway, Upstream, certs, wait_until};
 
 use super::*;
+
+/// A server certificate with this kind of key.
+fn issue(authority: &Authority, name: &str, key: KeyKind) -> Issued {
+    let options = LeafOptions {
+        key,
+        ..LeafOptions::default()
+    };
+    authority.issue(&[name], &options).unwrap()
+}
+
+/// A server certificate that is valid between these seconds from the moment its authority was made.
+fn issue_for(authority: &Authority, name: &str, starts_in_secs: i64, ends_in_secs: i64) -> Issued {
+    let options = LeafOptions {
+        starts_in_secs,
+        ends_in_secs,
+        ..LeafOptions::default()
+    };
+    authority.issue(&[name], &options).unwrap()
+}
+
+/// The fields of further pairs of an item.
+fn more_pairs(issued: &[&Issued]) -> String {
+    let certs: Vec<_> = issued.iter().map(|issued| &issued.cert_pem).collect();
+    let keys: Vec<_> = issued
+        .iter()
+        .map(|issued| certs::key_text(issued))
+        .collect();
+    format!(
+        "    certs: {}\n    keys: {}\n",
+        serde_json::to_string(&certs).unwrap(),
+        serde_json::to_string(&keys).unwrap()
+    )
+}
 
 #[test]
 fn the_whole_chain_is_sent() {
@@ -86,7 +123,7 @@ fn a_pair_that_cannot_serve_closes_its_name_and_no_other() {
     let log = gateway.log();
     for said in [
         "the private key does not belong to the certificate",
-        "the certificate expired 0 day(s) ago",
+        "ssls/over cert: the certificate expired on ",
     ] {
         assert!(log.contains(said), "{said}");
     }
@@ -216,7 +253,11 @@ fn the_end_of_a_certificate_is_on_the_metrics_page() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let left = end - now.as_secs_f64();
     assert!((900.0..=1000.0).contains(&left), "{left}");
-    assert!(gateway.log().contains("expires in 0 day(s)"));
+    assert!(
+        gateway
+            .log()
+            .contains("ssls/a cert: the certificate expires on ")
+    );
 }
 
 #[test]
