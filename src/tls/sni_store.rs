@@ -250,6 +250,19 @@ impl SniStore {
         self.identities.at(self.names.find(name)?)
     }
 
+    /// For a name that no item serves: the closest of the guarded wildcards above it. No handshake can
+    /// be for such a name, but a request can, and routes take `*.suffix` for names of any depth.
+    #[must_use]
+    pub fn guard_above(&self, name: &str) -> Option<&Arc<TlsIdentity>> {
+        let mut buffer = [0; MAX_NAME];
+        let name = lower_case(name, &mut buffer)?;
+        let wildcard = &self.names.wildcard;
+        let dots = memchr::memchr_iter(b'.', name.as_bytes()).filter(|_| !wildcard.is_empty());
+        let above = dots.filter_map(|dot| wildcard.get(&name[dot + 1..]));
+        let mut above = above.filter_map(|position| self.identities.at(*position));
+        above.find(|identity| identity.guards_clients)
+    }
+
     /// Patterns that can never be chosen.
     #[must_use]
     pub fn shadowed(&self) -> &[Shadowed] {
@@ -417,6 +430,42 @@ mod tests {
         assert_eq!(found(&store, "c.b.a.test"), None);
         assert_eq!(found(&store, "a.test"), None);
         assert_eq!(found(&store, ".a.test"), None);
+    }
+
+    #[test]
+    fn names_that_nobody_serves_are_guarded_by_the_wildcards_above_them() {
+        let identity = |id: &str, guards_clients| {
+            let policy = TlsPolicy::new(id, Protocols::default(), None, 0);
+            let mut identity = TlsIdentity::refused(id.into(), "test", policy);
+            identity.guards_clients = guards_clients;
+            Arc::new(identity)
+        };
+        let entry = |pattern: &str, guards_clients| SniEntry {
+            patterns: vec![pattern.into()],
+            identity: identity(pattern, guards_clients),
+        };
+        let store = SniStore::build(vec![
+            entry("*.w.test", true),
+            entry("*.open.w.test", false),
+            entry("*.o.test", false),
+            entry("m.test", true),
+        ]);
+        let above = |name| store.guard_above(name).map(|identity| &*identity.id);
+        for name in ["a.b.w.test", "A.B.C.W.test", "a.b.open.w.test"] {
+            assert_eq!(found(&store, name), None);
+            assert_eq!(above(name), Some("*.w.test"), "{name}");
+        }
+        for name in [
+            "w.test",
+            "a.b.o.test",
+            "a.m.test",
+            "a.b.w.test.",
+            "test",
+            "",
+        ] {
+            assert_eq!(above(name), None, "{name}");
+        }
+        assert_eq!(above(&"a.".repeat(200)), None);
     }
 
     #[test]
