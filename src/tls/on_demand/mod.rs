@@ -110,9 +110,14 @@ impl Served {
     ///
     /// # Errors
     /// OpenSSL has no randomness.
-    pub fn session_context(&self, policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+    pub fn session_context(
+        &self,
+        policy: &TlsPolicy,
+        name: &str,
+        at: SystemTime,
+    ) -> Result<[u8; 32], ErrorStack> {
         let mut digest = Sha256::new();
-        digest.update(&present::session_context(policy, name)?);
+        digest.update(&present::session_context(policy, name, at)?);
         digest.update(&self.generation);
         Ok(digest.finish())
     }
