@@ -8,7 +8,8 @@
 //! | either, with nothing before | nothing: the item refuses |
 //!
 //! Restrictions are never undone: a name that asks for certificates of clients has those of its newest
-//! policy looked at or refuses, and so does one that no longer allows an older protocol.
+//! policy looked at or refuses, and so does one that no longer allows an older protocol,
+//! or its certificate past its end.
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,9 +99,12 @@ fn fall_back(
     let older = unit.pairs.iter().cloned().collect::<Option<Vec<_>>>();
     if let Some(older) = older.filter(|older| !older.is_empty() && !same(older, pairs)) {
         const CONSEQUENCE: &str = "the pairs of before serve on";
-        if let Some(whole) =
-            whole.filter(|_| newest.policy.client().is_none() && unit.allows_as(newest))
-        {
+        let as_wanted = |whole: &TlsIdentity| {
+            newest.policy.client().is_none()
+                && unit.allows_as(newest)
+                && whole.serve_expired == newest.serve_expired
+        };
+        if let Some(whole) = whole.filter(|whole| as_wanted(whole)) {
             return Some((kept(Arc::clone(whole), unit.served), CONSEQUENCE));
         }
         if let Ok(rehearsed) = rehearse(newest, &older, expected, scope) {
@@ -122,6 +126,7 @@ fn undoes_nothing(older: &TlsIdentity, newer: &TlsIdentity) -> bool {
     !newer.guards_clients
         && newer.policy.client().is_none()
         && lowest(newer).unwrap_or(Protocol::Tls13) <= lowest(older).unwrap_or(Protocol::Tls13)
+        && (newer.serve_expired || !older.serve_expired)
 }
 
 impl Settled {

@@ -189,6 +189,21 @@ fn quarantine_never_brings_back_who_was_trusted() {
 }
 
 #[test]
+fn quarantine_never_serves_past_the_end_again() {
+    let mut stage = Stage::new();
+    let good = stage.good(KeyKind::EcdsaP256);
+    let before = stage.compile(", serve_expired: true", &good, None);
+    assert!(identity(&before).serve_expired);
+    let bad = stage.small_ca();
+    let held = stage.compile("", &bad, Some(&before));
+    assert!(is_quarantined(&held) && !identity(&held).serve_expired);
+    // A policy that serves nobody, at the same time.
+    let next = stage.good(KeyKind::EcdsaP256);
+    let closed = stage.compile(", ssl_protocols: [TLSv1.1]", &next, Some(&before));
+    assert!(refuses(&closed));
+}
+
+#[test]
 fn a_policy_that_serves_nobody_leaves_all_of_before() {
     let mut stage = Stage::new();
     let good = stage.good(KeyKind::EcdsaP256);
