@@ -391,7 +391,10 @@ mod tests {
             old.set_version(Version::HTTP_10);
             assert_eq!(name_host(&mut old), Ok(()), "{target}");
             let named = old.headers.get(header::HOST);
-            assert_eq!(named.map(header::HeaderValue::as_bytes), host.map(str::as_bytes));
+            assert_eq!(
+                named.map(header::HeaderValue::as_bytes),
+                host.map(str::as_bytes)
+            );
             assert_eq!(check(&old, &RULES), checked, "{target}");
             let mut new = RequestHeader::build("GET", target.as_bytes(), None).expect("a head");
             new.set_version(Version::HTTP_11);
