@@ -201,6 +201,8 @@ impl Rehearsal {
         pairs: &[Arc<CertifiedKey>],
         policy: &TlsPolicy,
     ) -> Result<Rehearsed, ErrorStack> {
+        let tried = pairs.iter().map(|pair| pair.to_try().map(Arc::new));
+        let pairs = &tried.collect::<Result<Vec<_>, _>>()?;
         let mut all = Vec::with_capacity(pairs.len());
         for pair in 0..pairs.len() {
             let mut played = Played {
