@@ -4,6 +4,7 @@ mod early;
 mod environment;
 mod facts;
 mod loading;
+mod logs;
 mod observer;
 mod process;
 mod readiness;
@@ -46,8 +47,9 @@ use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
 pub use environment::Environment;
+pub use logs::{audit_seal, logger};
 pub use process::{PidFile, harden, pid_of};
-pub use settings::{SettingsError, audit_seal, compile_env, logger, secrets_settings};
+pub use settings::{SettingsError, compile_env, secrets_settings};
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -90,7 +92,7 @@ pub fn run(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let declared = Arc::new(bootstrap.declared());
     let settled = early::settle(bootstrap, &declared, &clock, environment)?;
-    let audit = settings::audit(&settled, &declared, &clock, environment)?;
+    let audit = logs::audit(&settled, &declared, &clock, environment)?;
     let bootstrap = &*settled;
     let options = SourceOptions {
         max_bytes: bootstrap.claviger.max_resource_bytes,
@@ -111,7 +113,7 @@ pub fn run(
         &MetricsConfig::parse(&metrics_config)?,
         Arc::clone(&clock),
     ));
-    let access_log = settings::access_log(bootstrap)?;
+    let access_log = logs::access_log(bootstrap)?;
     let mut env = settings::compile_env(bootstrap, &metrics, &clock)?;
     let observer = Arc::new(SecretObserver {
         metrics: Arc::clone(&metrics),

@@ -21,6 +21,7 @@ use super::compile::Scope;
 use crate::tls::rehearsal::Class;
 use crate::tls::{
     CertifiedKey, IdentityState, Protocol, Protocols, Rehearsal, Rehearsed, TlsIdentity, TlsPolicy,
+    Validity,
 };
 
 /// An identity that may serve, or refuses.
@@ -141,10 +142,11 @@ impl Settled {
 }
 
 impl SslUnit {
-    /// Whether it holds clients to what the other would.
+    /// Whether it holds clients, and pairs past their end, to what the other would.
     fn allows_as(&self, other: &TlsIdentity) -> bool {
-        let identity = self.identity.as_ref();
-        identity.is_some_and(|identity| identity.policy == other.policy)
+        self.identity.as_ref().is_some_and(|identity| {
+            identity.policy == other.policy && identity.serve_expired == other.serve_expired
+        })
     }
 }
 
@@ -162,20 +164,31 @@ fn same(pairs: &[Arc<CertifiedKey>], others: &[Arc<CertifiedKey>]) -> bool {
     pairs.len() == others.len() && both.all(|(pair, other)| Arc::ptr_eq(pair, other))
 }
 
-/// A rehearsal without fault. Clients that were served (over the `expected` protocols) must be, as far
-/// as the policy still wants them to.
+/// A rehearsal without fault, of all pairs that are presented at some time from now on. Clients that were
+/// served (over the `expected` protocols) must be, as far as the policy still wants them to.
 fn rehearse(
     identity: &TlsIdentity,
     pairs: &[Arc<CertifiedKey>],
     expected: Option<Protocols>,
     scope: &Scope<'_>,
 ) -> Result<Rehearsed, Fault> {
-    let policy = &identity.policy;
-    let rehearsed = scope
+    let (policy, now) = (&identity.policy, scope.run.now);
+    let mut positions = Vec::with_capacity(pairs.len());
+    let mut lasting = Vec::with_capacity(pairs.len());
+    for (position, pair) in pairs.iter().enumerate() {
+        if identity.serve_expired || pair.validity(now) != Validity::Expired {
+            positions.push(position);
+            lasting.push(Arc::clone(pair));
+        }
+    }
+    let mut rehearsed = scope
         .run
         .classes
-        .rehearse(pairs, policy, &scope.run.env.rehearsal)
+        .rehearse(&lasting, policy, &scope.run.env.rehearsal)
         .map_err(|errors| Fault::new(0, &format!("openssl cannot rehearse: {errors}")))?;
+    for played in &mut rehearsed.0 {
+        played.pair = positions[played.pair];
+    }
     let served = rehearsed.served();
     let serves = |protocol| served.is_some_and(|served| served.allows(protocol));
     let was_served = |protocol| expected.is_some_and(|expected| expected.allows(protocol));
@@ -225,15 +238,16 @@ fn partial(identity: &TlsIdentity, rehearsed: &Rehearsed) -> Vec<(usize, String)
     let mut told = Vec::new();
     let mut missing: Vec<_> = identity.policy.protocols().iter().collect();
     missing.retain(|protocol| !serves(*protocol));
-    for (pair, failure) in rehearsed.failures() {
-        let of = failure.protocol();
-        let unserved = of.and_then(|of| missing.iter().position(|protocol| *protocol == of));
-        let unseen = rehearsed.0[pair].served.is_none();
-        if let Some(unserved) = unserved {
-            missing.remove(unserved);
-        }
-        if unserved.is_some() || unseen {
-            told.push((pair, failure.to_string()));
+    for played in &rehearsed.0 {
+        for failure in &played.failures {
+            let of = failure.protocol();
+            let unserved = of.and_then(|of| missing.iter().position(|protocol| *protocol == of));
+            if let Some(unserved) = unserved {
+                missing.remove(unserved);
+            }
+            if unserved.is_some() || played.served.is_none() {
+                told.push((played.pair, failure.to_string()));
+            }
         }
     }
     told

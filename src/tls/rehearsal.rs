@@ -4,7 +4,8 @@
 //!
 //! The client speaks one protocol and verifies one kind of key per handshake. It asks nobody whom to
 //! trust: it must be shown the very certificate and chain that is rehearsed, and proof of its key. It
-//! has no certificate of its own, so a name that requires one must turn it away.
+//! has no certificate of its own, so a name that requires one must turn it away. Of pairs that share a
+//! [`KeySlot`](super::KeySlot) each has its turn without the others, as time has it.
 
 mod kind;
 mod pipe;
@@ -201,6 +202,8 @@ impl Rehearsal {
         pairs: &[Arc<CertifiedKey>],
         policy: &TlsPolicy,
     ) -> Result<Rehearsed, ErrorStack> {
+        let tried = pairs.iter().map(|pair| pair.to_try().map(Arc::new));
+        let pairs = &tried.collect::<Result<Vec<_>, _>>()?;
         let mut all = Vec::with_capacity(pairs.len());
         for pair in 0..pairs.len() {
             let mut played = Played {
@@ -231,6 +234,7 @@ impl Rehearsal {
         protocol: Protocol,
     ) -> Result<Result<(), Failure>, ErrorStack> {
         let pair = &pairs[expected];
+        let presented = beside(pairs, expected);
         let (server_end, client_end) = pipe::pipe();
         let mut server = Ssl::new(&self.server)?;
         server.set_ex_data(self.policy, policy.clone());
@@ -242,7 +246,7 @@ impl Rehearsal {
             server: SslStream::new(server, server_end)?,
             client: SslStream::new(client, client_end)?,
         };
-        Ok(scene.play(pairs, expected, protocol))
+        Ok(scene.play(&presented, protocol))
     }
 
     fn client(&self, kind: Kind) -> Result<&SslContext, ErrorStack> {
@@ -253,6 +257,19 @@ impl Rehearsal {
         let context = kind.client()?;
         Ok(slot.get_or_init(|| context))
     }
+}
+
+/// A pair, and those that are presented beside it: one of each other slot.
+fn beside(pairs: &[Arc<CertifiedKey>], expected: usize) -> Vec<&Arc<CertifiedKey>> {
+    let mut presented = vec![&pairs[expected]];
+    for pair in pairs {
+        let slot = pair.algorithm().slot();
+        let mut others = presented.iter();
+        if others.all(|other| other.algorithm().slot() != slot) {
+            presented.push(pair);
+        }
+    }
+    presented
 }
 
 fn hello(
@@ -285,12 +302,8 @@ enum Progress {
 }
 
 impl Scene {
-    fn play(
-        &mut self,
-        pairs: &[Arc<CertifiedKey>],
-        expected: usize,
-        protocol: Protocol,
-    ) -> Result<(), Failure> {
+    /// The first of the pairs is the one to be shown.
+    fn play(&mut self, pairs: &[&Arc<CertifiedKey>], protocol: Protocol) -> Result<(), Failure> {
         let mut client = Progress::Waits;
         let mut server = Progress::Waits;
         for _ in 0..MOST_ROUNDS {
@@ -308,20 +321,25 @@ impl Scene {
                 break;
             }
         }
-        self.judge(&client, &server, &pairs[expected], protocol)
+        self.judge(&client, &server, pairs[0], protocol)
     }
 
     /// One step of the server's.
-    fn accept(&mut self, pairs: &[Arc<CertifiedKey>]) -> Result<Progress, Failure> {
+    fn accept(&mut self, pairs: &[&Arc<CertifiedKey>]) -> Result<Progress, Failure> {
         let step = self.server.accept();
         let suspended = step.as_ref().err().is_some_and(ext::is_suspended_for_cert);
         if !suspended {
             return Ok(progress(step));
         }
         let ssl = ffi::ssl_of(&mut self.server);
-        present::present(ssl, pairs).map_err(|refused| Failure::Refused {
-            reason: reason(&refused.source),
-        })?;
+        match present::present(ssl, pairs.iter().copied()) {
+            Err(refused) if refused.pair == 0 => {
+                let reason = reason(&refused.source);
+                return Err(Failure::Refused { reason });
+            }
+            // Of another pair that is said in its own turn.
+            Ok(()) | Err(_) => {}
+        }
         ext::unblock_ssl_cert(ssl);
         Ok(progress(self.server.accept()))
     }

@@ -1,5 +1,7 @@
 use std::collections::HashMap;
 
+use openssl::asn1::Asn1Time;
+
 use crate::clock::{Clock, SystemClock};
 use crate::config::parse;
 use crate::secrets::{Resolved, Secret, View};
@@ -150,6 +152,37 @@ fn with_nothing_before_it_refuses() {
     assert_eq!(first.counts["ssls"].refused, 1);
     let good = stage.good(KeyKind::EcdsaP256);
     assert!(!refuses(&stage.compile("", &good, Some(&first))));
+}
+
+#[test]
+fn pairs_to_come_are_rehearsed_and_those_that_ended_are_not() {
+    let mut stage = Stage::new();
+    let good = stage.good(KeyKind::Rsa2048);
+    let within = |times: [Result<Asn1Time, ErrorStack>; 2]| {
+        let times = times.map(|time| time.expect("a time"));
+        let (cert, key) = weak::small_ca_within(&times);
+        let [cert, key] = [cert, key].map(|pem| serde_json::json!([String::from_utf8_lossy(&pem)]));
+        format!(", certs: {cert}, keys: {key}")
+    };
+    let ended = within([Asn1Time::from_unix(0), Asn1Time::from_unix(1_000_000_000)]);
+    let serves = stage.compile(&ended, &good, None);
+    assert!(!refuses(&serves), "{:?}", findings(&serves));
+    // Now it is to be presented after all.
+    let all_the_same = format!("{ended}, serve_expired: true");
+    let held = stage.compile(&all_the_same, &good, Some(&serves));
+    assert!(is_quarantined(&held), "{:?}", findings(&held));
+    assert!(Arc::ptr_eq(identity(&held), identity(&serves)));
+
+    let early = within([Asn1Time::days_from_now(10), Asn1Time::days_from_now(30)]);
+    let first = stage.compile(&early, &good, None);
+    let told = "Error quarantined certs.0: openssl refuses the certificate: ca key too small; \
+                its names refuse handshakes";
+    assert!(refuses(&first));
+    assert!(
+        findings(&first).iter().any(|found| found == told),
+        "{:?}",
+        findings(&first)
+    );
 }
 
 /// Serving all of before would have let in clients of a CA that was removed.
