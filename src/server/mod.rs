@@ -23,6 +23,7 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_core::services::{Service, ServiceReadyNotifier};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 
 use crate::admin::{self, MetricsApp, Readiness, StatusApp};
 use crate::clock::{Clock, SystemClock};
@@ -406,8 +407,8 @@ impl BackgroundService for Loader {
 
 impl Work {
     async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
-        let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
-        let keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
+        let mut secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
+        let mut keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
         self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
@@ -415,9 +416,20 @@ impl Work {
             () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
             () = self.env.resolver.run(shutdown.clone()) => {}
             () = keep_tickets(self.tickets, shutdown) => {}
+            ended = &mut secrets => is_visible(ended),
+            ended = &mut keeper => is_visible(ended),
         }
         keeper.abort();
         secrets.abort();
+    }
+}
+
+/// Passes on the panic of a task, which would go unseen.
+fn is_visible(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 

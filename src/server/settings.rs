@@ -117,7 +117,7 @@ pub fn compile_env(
         expected: "a list of ciphers with one that OpenSSL knows",
     })?;
     Ok(CompileEnv {
-        rehearsal,
+        rehearsal: Arc::new(rehearsal),
         redact_args: bootstrap
             .claviger
             .log

@@ -11,17 +11,12 @@
 //! policy looked at or refuses, and so does one that no longer allows an older protocol,
 //! or its certificate past its end.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use openssl::error::ErrorStack;
+use std::sync::Arc;
 
 use super::certificates::{SslUnit, pair_fields};
 use super::compile::Scope;
-use crate::tls::rehearsal::Class;
 use crate::tls::{
-    CertifiedKey, IdentityState, Protocol, Protocols, Rehearsal, Rehearsed, TlsIdentity, TlsPolicy,
-    Validity,
+    CertifiedKey, IdentityState, Protocol, Protocols, Rehearsed, TlsIdentity, Validity,
 };
 
 /// An identity that may serve, or refuses.
@@ -189,45 +184,10 @@ fn rehearse(
     for played in &mut rehearsed.0 {
         played.pair = positions[played.pair];
     }
-    let served = rehearsed.served();
-    let serves = |protocol| served.is_some_and(|served| served.allows(protocol));
-    let was_served = |protocol| expected.is_some_and(|expected| expected.allows(protocol));
-    let grave = rehearsed.failures().find(|(_, failure)| failure.is_grave());
-    let fault = grave.or_else(|| {
-        rehearsed.failures().find(|(_, failure)| {
-            let of = failure.protocol();
-            served.is_none() || of.is_some_and(|of| was_served(of) && !serves(of))
-        })
-    });
-    if let Some((pair, failure)) = fault {
+    if let Some((pair, failure)) = rehearsed.fault(expected) {
         return Err(Fault::new(pair, failure));
     }
     Ok(rehearsed)
-}
-
-/// Classes that were rehearsed whole in this compilation: ten thousand certificates of one kind are
-/// rehearsed over each protocol once, and over one of them each.
-#[derive(Default)]
-pub(super) struct Classes(Mutex<HashSet<Class>>);
-
-impl Classes {
-    fn rehearse(
-        &self,
-        pairs: &[Arc<CertifiedKey>],
-        policy: &TlsPolicy,
-        rehearsal: &Rehearsal,
-    ) -> Result<Rehearsed, ErrorStack> {
-        let class = Class::of(pairs, policy);
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known().contains(&class) {
-            return rehearsal.rehearse_another(pairs, policy);
-        }
-        let rehearsed = rehearsal.rehearse(pairs, policy)?;
-        if rehearsed.failures().next().is_none() {
-            known().insert(class);
-        }
-        Ok(rehearsed)
-    }
 }
 
 /// What deserves a word though the identity serves: protocols that nobody is served over, and pairs

@@ -12,7 +12,8 @@ mod pipe;
 #[cfg(test)]
 pub(crate) mod weak;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -108,6 +109,23 @@ impl Rehearsed {
             failures.map(|failure| (played.pair, failure))
         })
     }
+
+    /// Why nothing of it must be served, if there is a reason, and the position of its pair: a grave
+    /// failure; or one over a protocol that clients were served over (`expected`) and no pair serves
+    /// any more; or any, where no client is served at all.
+    #[must_use]
+    pub fn fault(&self, expected: Option<Protocols>) -> Option<(usize, &Failure)> {
+        let served = self.served();
+        let serves = |protocol| served.is_some_and(|served| served.allows(protocol));
+        let was_served = |protocol| expected.is_some_and(|expected| expected.allows(protocol));
+        let grave = self.failures().find(|(_, failure)| failure.is_grave());
+        grave.or_else(|| {
+            self.failures().find(|(_, failure)| {
+                let of = failure.protocol();
+                served.is_none() || of.is_some_and(|of| was_served(of) && !serves(of))
+            })
+        })
+    }
 }
 
 /// What identities have in common whose handshakes find the same versions, ciphers and kinds of
@@ -129,6 +147,35 @@ impl Class {
             protocols: policy.protocols(),
             client: policy.client().map(|client| *client.digest()),
         }
+    }
+}
+
+/// Classes that were rehearsed whole: ten thousand certificates of one kind are rehearsed over each
+/// protocol once, and over one of them each. For one compilation, or for one policy.
+#[derive(Default)]
+pub struct Classes(Mutex<HashSet<Class>>);
+
+impl Classes {
+    /// One rehearsal; see [`Rehearsal::rehearse`].
+    ///
+    /// # Errors
+    /// OpenSSL could not even begin.
+    pub fn rehearse(
+        &self,
+        pairs: &[Arc<CertifiedKey>],
+        policy: &TlsPolicy,
+        rehearsal: &Rehearsal,
+    ) -> Result<Rehearsed, ErrorStack> {
+        let class = Class::of(pairs, policy);
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&class) {
+            return rehearsal.rehearse_another(pairs, policy);
+        }
+        let rehearsed = rehearsal.rehearse(pairs, policy)?;
+        if rehearsed.failures().next().is_none() {
+            known().insert(class);
+        }
+        Ok(rehearsed)
     }
 }
 
