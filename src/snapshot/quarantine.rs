@@ -95,12 +95,9 @@ fn fall_back(
     let older = unit.pairs.iter().cloned().collect::<Option<Vec<_>>>();
     if let Some(older) = older.filter(|older| !older.is_empty() && !same(older, pairs)) {
         const CONSEQUENCE: &str = "the pairs of before serve on";
-        let as_wanted = |whole: &TlsIdentity| {
-            newest.policy.client().is_none()
-                && unit.allows_as(newest)
-                && whole.serve_expired == newest.serve_expired
-        };
-        if let Some(whole) = whole.filter(|whole| as_wanted(whole)) {
+        if let Some(whole) =
+            whole.filter(|_| newest.policy.client().is_none() && unit.allows_as(newest))
+        {
             return Some((kept(Arc::clone(whole), unit.served), CONSEQUENCE));
         }
         if let Ok(rehearsed) = rehearse(newest, &older, expected, scope) {
