@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::admin::{self, MetricsApp, Readiness, StatusApp};
 use crate::clock::{Clock, SystemClock};
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, TRUSTED_CERTIFICATE};
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
@@ -36,11 +36,13 @@ use crate::proxy::listener::{EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
+use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::metrics::{
     Collect, HandshakeCounts, MetricsConfig, MetricsConfigError, ProxiedCounts,
 };
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::on_demand::Keeper;
+use crate::tls::stapling;
 use crate::tls::{SessionCache, SniStore, TicketKeys};
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
@@ -129,6 +131,7 @@ pub fn run(
     let cache = SessionCache::new(SESSION_BYTES, SESSION_LIFETIME, Arc::clone(&clock));
     let sessions = Arc::new(cache);
     let cell = Arc::new(SnapshotCell::new());
+    let (stapler, stapled) = stapler(&cell, &env, &clock)?;
     let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
     let reload = Reload::new(
@@ -161,6 +164,7 @@ pub fn run(
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
         tickets: tickets.clone(),
+        stapled,
         sessions: Arc::clone(&sessions),
         clock: Arc::clone(&clock),
         expiry_notice: bootstrap.claviger.tls.expiry_notice,
@@ -186,6 +190,7 @@ pub fn run(
                 watcher,
                 secrets: Arc::clone(&secrets),
                 keeper,
+                stapler,
                 env,
                 tickets: tickets.clone(),
                 look_again: look_again.clone(),
@@ -342,6 +347,21 @@ fn edge(
     Ok(edge)
 }
 
+/// What asks OCSP responders, and what it counts.
+fn stapler(
+    cell: &Arc<SnapshotCell>,
+    env: &CompileEnv,
+    clock: &Arc<dyn Clock>,
+) -> Result<(stapling::Keeper, Arc<stapling::Counts>), SettingsError> {
+    let cell = Arc::clone(cell);
+    let items = move || Some(Arc::clone(&cell.current()?.names));
+    let made = stapling::Keeper::new(Box::new(items), &env.trust, &env.kept, Arc::clone(clock));
+    made.map_err(|_| SettingsError::Word {
+        field: TRUSTED_CERTIFICATE,
+        expected: "certificates that the TLS library takes",
+    })
+}
+
 fn admin_services(
     bootstrap: &Bootstrap,
     metrics: &Arc<Metrics>,
@@ -373,7 +393,8 @@ struct Work {
     watcher: Watcher,
     secrets: Arc<Secrets>,
     keeper: Keeper,
-    env: Arc<crate::snapshot::compile::CompileEnv>,
+    stapler: stapling::Keeper,
+    env: Arc<CompileEnv>,
     tickets: Option<Arc<TicketKeys>>,
     look_again: mpsc::Sender<()>,
 }
@@ -406,6 +427,7 @@ impl Work {
     async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
         let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
         let keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
+        let stapler = tokio::spawn(self.stapler.run(shutdown.clone()));
         self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
@@ -415,6 +437,7 @@ impl Work {
             () = keep_tickets(self.tickets, shutdown) => {}
         }
         keeper.abort();
+        stapler.abort();
         secrets.abort();
     }
 }
