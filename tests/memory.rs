@@ -6,6 +6,10 @@
     unsafe_code,
     reason = "an allocator that counts has to be one, and so does the one that OpenSSL is given"
 )]
+#![expect(
+    clippy::print_stderr,
+    reason = "what was counted is told, so that a bar can be set anew"
+)]
 
 #[path = "memory/certificates.rs"]
 mod certificates;

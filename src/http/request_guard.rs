@@ -4,6 +4,7 @@
 use ::http::{HeaderName, Version, header};
 use memchr::memchr_iter;
 use pingora_http::RequestHeader;
+use pingora_http::authority::raw_target_authority;
 
 use super::host::without_port;
 
@@ -134,6 +135,24 @@ fn is_field(line: &[u8], name: &[u8]) -> bool {
     line.get(name.len()) == Some(&b':') && line[..name.len()].eq_ignore_ascii_case(name)
 }
 
+/// Puts the host that an absolute target names into `Host` where HTTP/1.0 left it out. Pingora keeps
+/// it out of `uri`, where nobody would see it, and sends it upstream all the same. To be called before
+/// [`check`].
+///
+/// # Errors
+/// The request is to be refused.
+pub fn name_host(head: &mut RequestHeader) -> Result<(), Refusal> {
+    if head.version >= Version::HTTP_11 || head.headers.contains_key(header::HOST) {
+        return Ok(());
+    }
+    let Some(host) = raw_target_authority(head.raw_path()).authority() else {
+        return Ok(());
+    };
+    let host = header::HeaderValue::from_bytes(host).map_err(|_| Refusal::InvalidHost)?;
+    head.insert_header(header::HOST, host)
+        .map_err(|_| Refusal::InvalidHost)
+}
+
 /// Checks a parsed head, of any HTTP version.
 ///
 /// # Errors
@@ -172,24 +191,22 @@ fn check_host(head: &RequestHeader) -> Result<(), Refusal> {
         (_, Some(_)) => return Err(Refusal::RepeatedHost),
         (Some(host), None) => host.to_str().map_err(|_| Refusal::InvalidHost)?,
         // HTTP/2 has `:authority` instead; HTTP/1.0 needs neither.
-        (None, None) if target.is_some() && head.version >= Version::HTTP_2 => "",
-        (None, None) if head.version < Version::HTTP_11 => return Ok(()),
-        (None, None) => return Err(Refusal::MissingHost),
+        (None, None) => match target {
+            Some(target) if head.version != Version::HTTP_11 => target.as_str(),
+            None if head.version < Version::HTTP_11 => return Ok(()),
+            _ => return Err(Refusal::MissingHost),
+        },
     };
-    if let Some(target) = target {
-        let target = target.as_str();
-        if !is_host(target) {
-            return Err(Refusal::InvalidHost);
-        }
-        if !host.is_empty() && !same_host(host, target, head.uri.scheme_str()) {
-            return Err(Refusal::HostMismatch);
-        }
-        return Ok(());
+    let target = target.map(::http::uri::Authority::as_str);
+    if !is_host(target.unwrap_or(host)) {
+        return Err(Refusal::InvalidHost);
     }
-    if is_host(host) {
-        Ok(())
-    } else {
-        Err(Refusal::InvalidHost)
+    // An empty field beside a target that names a host is another host, too.
+    match target {
+        Some(target) if !same_host(host, target, head.uri.scheme_str()) => {
+            Err(Refusal::HostMismatch)
+        }
+        _ => Ok(()),
     }
 }
 
@@ -313,6 +330,8 @@ mod tests {
                 Some(Refusal::HostMismatch),
             ),
             ("http://u@a.test/", &["a.test"], Some(Refusal::InvalidHost)),
+            ("http://a.test/", &[""], Some(Refusal::HostMismatch)),
+            ("http://a.test/", &[], Some(Refusal::MissingHost)),
         ] {
             let fields: Vec<_> = hosts.iter().map(|host| ("host", *host)).collect();
             let checked = check(&head(target, &fields), &RULES);
@@ -343,9 +362,49 @@ mod tests {
         let mut old = head("/", &[]);
         old.set_version(Version::HTTP_10);
         assert_eq!(check(&old, &RULES), Ok(()));
+        for (target, expected) in [
+            ("http://a.test/", Ok(())),
+            ("http://u@a.test/", Err(Refusal::InvalidHost)),
+        ] {
+            old.set_uri(target.parse().expect("a valid target"));
+            assert_eq!(check(&old, &RULES), expected, "{target}");
+        }
         let mut new = head("https://a.test/", &[]);
         new.set_version(Version::HTTP_2);
         assert_eq!(check(&new, &RULES), Ok(()));
+    }
+
+    #[test]
+    fn a_target_names_the_host_that_an_old_client_leaves_out() {
+        for (target, host, checked) in [
+            ("/", None, Ok(())),
+            ("/http://a.test/", None, Ok(())),
+            ("http://A.test:80/x", Some("A.test:80"), Ok(())),
+            ("other://a.test", Some("a.test"), Ok(())),
+            (
+                "http://u@a.test/",
+                Some("u@a.test"),
+                Err(Refusal::InvalidHost),
+            ),
+        ] {
+            let mut old = RequestHeader::build("GET", target.as_bytes(), None).expect("a head");
+            old.set_version(Version::HTTP_10);
+            assert_eq!(name_host(&mut old), Ok(()), "{target}");
+            let named = old.headers.get(header::HOST);
+            assert_eq!(
+                named.map(header::HeaderValue::as_bytes),
+                host.map(str::as_bytes)
+            );
+            assert_eq!(check(&old, &RULES), checked, "{target}");
+            let mut new = RequestHeader::build("GET", target.as_bytes(), None).expect("a head");
+            new.set_version(Version::HTTP_11);
+            assert_eq!(name_host(&mut new), Ok(()), "{target}");
+            assert_eq!(check(&new, &RULES), Err(Refusal::MissingHost), "{target}");
+        }
+        let mut own = head("/", &[("host", "b.test")]);
+        own.set_version(Version::HTTP_10);
+        assert_eq!(name_host(&mut own), Ok(()));
+        assert_eq!(own.headers[header::HOST], "b.test");
     }
 
     #[test]

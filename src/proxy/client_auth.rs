@@ -29,7 +29,12 @@ impl Gateway {
         let host = host.strip_suffix('.').unwrap_or(host);
         let snapshot = Arc::clone(&exchange.snapshot);
         let item = snapshot.names.find(host);
-        let Some(guarded) = item.filter(|item| item.guards_clients) else {
+        let guarded = match item {
+            Some(item) => Some(item).filter(|item| item.guards_clients),
+            // A route's wildcard holds names of any depth, an item's one label.
+            None => snapshot.names.guard_above(host),
+        };
+        let Some(guarded) = guarded else {
             // Clients that know an address only send no name; nobody else's name is meant then.
             if item.is_none() && tls.sni.is_none() {
                 vouch_for_fallback(&tls, &snapshot.names, exchange);

@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use pingora_timeout::fast_timeout::fast_sleep;
+
 /// Bounds for request heads of one HTTP/1 connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct HeaderDeadline {
@@ -51,11 +53,21 @@ pub(super) async fn bounded<T>(
     deadline: HeaderDeadline,
     connection: impl Future<Output = T>,
 ) -> Option<T> {
+    // Tokio's own timers would wake its driver with a system call for nearly each connection.
+    bounded_by(fast_sleep, deadline, connection).await
+}
+
+/// [`bounded`] by timers of this kind.
+async fn bounded_by<T, S: Future<Output = ()>>(
+    sleep: impl Fn(Duration) -> S,
+    deadline: HeaderDeadline,
+    connection: impl Future<Output = T>,
+) -> Option<T> {
     // Even: waiting for a head; odd: serving. Grows by two with each request. Only this task
     // touches it, so nothing needs ordering.
     let state = Arc::new(AtomicU32::new(0));
     let mut connection = pin!(STATE.scope(state.clone(), connection));
-    let mut timer = pin!(tokio::time::sleep(deadline.first));
+    let mut timer = pin!(sleep(deadline.first));
     let mut seen = 0;
     // Whether the timer runs for the head that is awaited now.
     let mut armed = !deadline.first.is_zero();
@@ -74,7 +86,7 @@ pub(super) async fn bounded<T>(
             return Poll::Ready(None);
         } else if !armed && !rings && now & SERVING == 0 && !deadline.later.is_zero() {
             // Woken, not by the timer, and still no whole head: its first bytes have come.
-            timer.set(tokio::time::sleep(deadline.later));
+            timer.set(sleep(deadline.later));
             armed = true;
             fired = timer.as_mut().poll(task).is_ready();
         }
@@ -109,7 +121,7 @@ mod tests {
             .expect("runtime");
         runtime.block_on(async {
             let start = Instant::now();
-            let outcome = bounded(DEADLINE, connection).await;
+            let outcome = bounded_by(sleep, DEADLINE, connection).await;
             (start.elapsed().as_secs(), outcome.is_some())
         })
     }

@@ -56,12 +56,13 @@ impl Gateway {
         session.set_write_timeout(Some(self.settings.send_timeout));
     }
 
-    fn guard(&self, session: &Session) -> Result<()> {
+    fn guard(&self, session: &mut Session) -> Result<()> {
         let rules = &self.settings.guard;
         let raw = session
             .as_http1()
             .map(|http1| http1.get_headers_raw_bytes());
         raw.map_or(Ok(()), |raw| request_guard::check_raw(&raw, rules))
+            .and_then(|()| request_guard::name_host(session.req_header_mut()))
             .and_then(|()| request_guard::check(session.req_header(), rules))
             .map_err(|refusal| self.refusal(refusal))
     }

@@ -107,7 +107,12 @@ impl<A: HttpServerApp + Send + Sync + 'static> ServerApp for Edge<A> {
     ) -> Option<Stream> {
         let limits = &self.parts.limits;
         let _open = Open::enter(&self.parts.drain, limits.max_connections)?;
-        let mut stream = arrival::begin(&self.entrance, &self.parts, stream).await?;
+        let mut stream = if self.entrance.is_plain() {
+            stream
+        } else {
+            // Apart, so that the connection does not hold its room for as long as it lives.
+            Box::pin(arrival::begin(&self.entrance, &self.parts, stream)).await?
+        };
         if matches!(stream.selected_alpn_proto(), Some(ALPN::H2)) {
             return self.serve_http2(stream, shutdown).await;
         }

@@ -4,6 +4,7 @@ mod early;
 mod environment;
 mod facts;
 mod loading;
+mod logs;
 mod observer;
 mod process;
 mod readiness;
@@ -22,6 +23,7 @@ use pingora_core::services::background::{BackgroundService, background_service};
 use pingora_core::services::{Service, ServiceReadyNotifier};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinError;
 
 use crate::admin::{self, MetricsApp, Readiness, StatusApp};
 use crate::clock::{Clock, SystemClock};
@@ -48,8 +50,9 @@ use observer::SecretObserver;
 use sockets::{Bound, Sockets};
 
 pub use environment::Environment;
+pub use logs::{audit_seal, logger};
 pub use process::{PidFile, harden, pid_of};
-pub use settings::{SettingsError, audit_seal, compile_env, logger, secrets_settings};
+pub use settings::{SettingsError, compile_env, secrets_settings};
 
 /// Why the gateway did not start.
 #[derive(Debug, thiserror::Error)]
@@ -92,7 +95,7 @@ pub fn run(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let declared = Arc::new(bootstrap.declared());
     let settled = early::settle(bootstrap, &declared, &clock, environment)?;
-    let audit = settings::audit(&settled, &declared, &clock, environment)?;
+    let audit = logs::audit(&settled, &declared, &clock, environment)?;
     let bootstrap = &*settled;
     let options = SourceOptions {
         max_bytes: bootstrap.claviger.max_resource_bytes,
@@ -113,7 +116,7 @@ pub fn run(
         &MetricsConfig::parse(&metrics_config)?,
         Arc::clone(&clock),
     ));
-    let access_log = settings::access_log(bootstrap)?;
+    let access_log = logs::access_log(bootstrap)?;
     let mut env = settings::compile_env(bootstrap, &metrics, &clock)?;
     let observer = Arc::new(SecretObserver {
         metrics: Arc::clone(&metrics),
@@ -425,9 +428,9 @@ impl BackgroundService for Loader {
 
 impl Work {
     async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
-        let secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
-        let keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
-        let stapler = tokio::spawn(self.stapler.run(shutdown.clone()));
+        let mut secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
+        let mut keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
+        let mut stapler = tokio::spawn(self.stapler.run(shutdown.clone()));
         self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
@@ -435,10 +438,22 @@ impl Work {
             () = tell(self.watcher, self.look_again, shutdown.clone()) => {}
             () = self.env.resolver.run(shutdown.clone()) => {}
             () = keep_tickets(self.tickets, shutdown) => {}
+            ended = &mut secrets => is_visible(ended),
+            ended = &mut keeper => is_visible(ended),
+            ended = &mut stapler => is_visible(ended),
         }
         keeper.abort();
         stapler.abort();
         secrets.abort();
+    }
+}
+
+/// Passes on the panic of a task, which would go unseen.
+fn is_visible(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        std::panic::resume_unwind(error.into_panic());
     }
 }
 

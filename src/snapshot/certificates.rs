@@ -300,8 +300,21 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
         clients: clients.unwrap_or(None),
         quarantined: settled.quarantined,
         served: settled.served,
-        review: kept.map_or(review, |kept| review.into_iter().chain(kept.review).min()),
+        review: match kept {
+            Some(kept) => review.into_iter().chain(next_change(kept, run)).min(),
+            None => review,
+        },
     }
+}
+
+/// When time changes what is served of the pairs of an item, or is to be said of them. Reckoned
+/// anew: a moment that has passed would come again and again.
+fn next_change(unit: &SslUnit, run: &Compilation<'_>) -> Option<SystemTime> {
+    let notice = run.env.certificates.expiry_notice;
+    let pairs = unit.pairs.iter().flatten();
+    pairs
+        .filter_map(|pair| pair.next_change(run.now, notice))
+        .min()
 }
 
 /// What the item says, else what `config.yaml` does.
@@ -346,11 +359,12 @@ fn identity(
         return TlsIdentity::refused(id, "client verification cannot be set up", policy(None));
     };
     if let Some(settings) = &config.on_demand {
-        return match on_demand::build(item, settings, scope) {
-            Ok(names) => TlsIdentity::on_demand(id, names, policy(clients)),
+        let policy = policy(clients);
+        return match on_demand::build(item, settings, &policy, scope) {
+            Ok(names) => TlsIdentity::on_demand(id, names, policy),
             Err(()) => {
                 let reason = "a certificate or key cannot be fetched";
-                TlsIdentity::refused(id, reason, policy(clients))
+                TlsIdentity::refused(id, reason, policy)
             }
         };
     }

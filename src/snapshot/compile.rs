@@ -9,7 +9,6 @@ use std::time::{Duration, SystemTime};
 use pingora_core::protocols::tls::CaType;
 use serde_json::Value;
 
-use super::quarantine::Classes;
 use super::references::unresolved;
 use super::substitute::{self, Missing};
 use super::uses::Uses;
@@ -27,6 +26,7 @@ use crate::plugins::Throttle;
 use crate::routing::RouterMode;
 use crate::secrets::View;
 use crate::telemetry::metrics::Metrics;
+use crate::tls::rehearsal::Classes;
 use crate::tls::{CaBundle, CertificateError, Chains, Rehearsal, on_demand};
 use crate::upstream::dns::Resolver;
 
@@ -69,7 +69,7 @@ pub struct CompileEnv {
     /// What holds for certificates of all items.
     pub certificates: CertificateRules,
     /// Handshakes in memory, under the listeners' settings.
-    pub rehearsal: Rehearsal,
+    pub rehearsal: Arc<Rehearsal>,
 }
 
 /// What holds for the certificates of all items (`claviger.tls`).

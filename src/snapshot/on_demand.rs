@@ -3,6 +3,7 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::certificates::pair_fields;
 use super::compile::Scope;
@@ -10,14 +11,15 @@ use super::references::MISSING_MANAGER;
 use crate::config::Documents;
 use crate::config::resource::{Item, OnDemandConfig, SslConfig};
 use crate::secrets::reference::Template;
-use crate::tls::OnDemand;
-use crate::tls::on_demand::{Limits, Names};
+use crate::tls::on_demand::{Limits, Names, Trial};
+use crate::tls::{OnDemand, TlsPolicy};
 
 /// What handshakes ask for the item's names. What was fetched stays while id and references stay as
 /// they are. `Err` where no name could ever be fetched, which was reported.
 pub(super) fn build(
     item: &Item<SslConfig>,
     settings: &OnDemandConfig,
+    policy: &TlsPolicy,
     scope: &mut Scope<'_>,
 ) -> Result<OnDemand, ()> {
     let mut templates = Vec::with_capacity(item.value.pairs.len());
@@ -40,14 +42,15 @@ pub(super) fn build(
     let limits = Limits {
         names: settings.max_names,
         wait: settings.timeout,
-        negative: settings.neg_ttl,
-        idle: settings.idle,
+        negative: settings.neg_ttl.min(LONGEST),
+        idle: settings.idle.min(LONGEST),
         unknown_per_second: settings.unknown_per_second,
         unknown_burst: settings.unknown_burst,
         concurrency: settings.concurrency,
         waiting: settings.waiting,
     };
-    Ok(OnDemand::new(names, limits, env.on_demand.clone()))
+    let trial = Trial::new(Arc::clone(&env.rehearsal), policy.clone());
+    Ok(OnDemand::new(names, limits, trial, env.on_demand.clone()))
 }
 
 fn template(field: &str, text: &str, scope: &mut Scope<'_>) -> Result<Template, ()> {
@@ -82,6 +85,9 @@ pub(super) fn stamp(config: &SslConfig, documents: &Documents, stamp: &mut impl 
         }
     }
 }
+
+/// Longer means the same, and clocks can be reckoned with.
+const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 fn is_declared(manager: &str, documents: &Documents) -> bool {
     documents.secrets.iter().any(|item| *item.id == *manager)

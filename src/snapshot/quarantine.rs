@@ -8,18 +8,15 @@
 //! | either, with nothing before | nothing: the item refuses |
 //!
 //! Restrictions are never undone: a name that asks for certificates of clients has those of its newest
-//! policy looked at or refuses, and so does one that no longer allows an older protocol.
+//! policy looked at or refuses, and so does one that no longer allows an older protocol,
+//! or its certificate past its end.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use openssl::error::ErrorStack;
+use std::sync::Arc;
 
 use super::certificates::{SslUnit, pair_fields};
 use super::compile::Scope;
-use crate::tls::rehearsal::Class;
 use crate::tls::{
-    CertifiedKey, IdentityState, Protocol, Protocols, Rehearsal, Rehearsed, TlsIdentity, TlsPolicy,
+    CertifiedKey, IdentityState, Protocol, Protocols, Rehearsed, TlsIdentity, Validity,
 };
 
 /// An identity that may serve, or refuses.
@@ -98,9 +95,12 @@ fn fall_back(
     let older = unit.pairs.iter().cloned().collect::<Option<Vec<_>>>();
     if let Some(older) = older.filter(|older| !older.is_empty() && !same(older, pairs)) {
         const CONSEQUENCE: &str = "the pairs of before serve on";
-        if let Some(whole) =
-            whole.filter(|_| newest.policy.client().is_none() && unit.allows_as(newest))
-        {
+        let as_wanted = |whole: &TlsIdentity| {
+            newest.policy.client().is_none()
+                && unit.allows_as(newest)
+                && whole.serve_expired == newest.serve_expired
+        };
+        if let Some(whole) = whole.filter(|whole| as_wanted(whole)) {
             return Some((kept(Arc::clone(whole), unit.served), CONSEQUENCE));
         }
         if let Ok(rehearsed) = rehearse(newest, &older, expected, scope) {
@@ -123,6 +123,7 @@ fn undoes_nothing(older: &TlsIdentity, newer: &TlsIdentity) -> bool {
     !newer.guards_clients
         && newer.policy.client().is_none()
         && lowest(newer).unwrap_or(Protocol::Tls13) <= lowest(older).unwrap_or(Protocol::Tls13)
+        && (newer.serve_expired || !older.serve_expired)
 }
 
 impl Settled {
@@ -137,10 +138,11 @@ impl Settled {
 }
 
 impl SslUnit {
-    /// Whether it holds clients to what the other would.
+    /// Whether it holds clients, and pairs past their end, to what the other would.
     fn allows_as(&self, other: &TlsIdentity) -> bool {
-        let identity = self.identity.as_ref();
-        identity.is_some_and(|identity| identity.policy == other.policy)
+        self.identity.as_ref().is_some_and(|identity| {
+            identity.policy == other.policy && identity.serve_expired == other.serve_expired
+        })
     }
 }
 
@@ -158,59 +160,35 @@ fn same(pairs: &[Arc<CertifiedKey>], others: &[Arc<CertifiedKey>]) -> bool {
     pairs.len() == others.len() && both.all(|(pair, other)| Arc::ptr_eq(pair, other))
 }
 
-/// A rehearsal without fault. Clients that were served (over the `expected` protocols) must be, as far
-/// as the policy still wants them to.
+/// A rehearsal without fault, of all pairs that are presented at some time from now on. Clients that were
+/// served (over the `expected` protocols) must be, as far as the policy still wants them to.
 fn rehearse(
     identity: &TlsIdentity,
     pairs: &[Arc<CertifiedKey>],
     expected: Option<Protocols>,
     scope: &Scope<'_>,
 ) -> Result<Rehearsed, Fault> {
-    let policy = &identity.policy;
-    let rehearsed = scope
+    let (policy, now) = (&identity.policy, scope.run.now);
+    let mut positions = Vec::with_capacity(pairs.len());
+    let mut lasting = Vec::with_capacity(pairs.len());
+    for (position, pair) in pairs.iter().enumerate() {
+        if identity.serve_expired || pair.validity(now) != Validity::Expired {
+            positions.push(position);
+            lasting.push(Arc::clone(pair));
+        }
+    }
+    let mut rehearsed = scope
         .run
         .classes
-        .rehearse(pairs, policy, &scope.run.env.rehearsal)
+        .rehearse(&lasting, policy, &scope.run.env.rehearsal)
         .map_err(|errors| Fault::new(0, &format!("openssl cannot rehearse: {errors}")))?;
-    let served = rehearsed.served();
-    let serves = |protocol| served.is_some_and(|served| served.allows(protocol));
-    let was_served = |protocol| expected.is_some_and(|expected| expected.allows(protocol));
-    let grave = rehearsed.failures().find(|(_, failure)| failure.is_grave());
-    let fault = grave.or_else(|| {
-        rehearsed.failures().find(|(_, failure)| {
-            let of = failure.protocol();
-            served.is_none() || of.is_some_and(|of| was_served(of) && !serves(of))
-        })
-    });
-    if let Some((pair, failure)) = fault {
+    for played in &mut rehearsed.0 {
+        played.pair = positions[played.pair];
+    }
+    if let Some((pair, failure)) = rehearsed.fault(expected) {
         return Err(Fault::new(pair, failure));
     }
     Ok(rehearsed)
-}
-
-/// Classes that were rehearsed whole in this compilation: ten thousand certificates of one kind are
-/// rehearsed over each protocol once, and over one of them each.
-#[derive(Default)]
-pub(super) struct Classes(Mutex<HashSet<Class>>);
-
-impl Classes {
-    fn rehearse(
-        &self,
-        pairs: &[Arc<CertifiedKey>],
-        policy: &TlsPolicy,
-        rehearsal: &Rehearsal,
-    ) -> Result<Rehearsed, ErrorStack> {
-        let class = Class::of(pairs, policy);
-        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known().contains(&class) {
-            return rehearsal.rehearse_another(pairs, policy);
-        }
-        let rehearsed = rehearsal.rehearse(pairs, policy)?;
-        if rehearsed.failures().next().is_none() {
-            known().insert(class);
-        }
-        Ok(rehearsed)
-    }
 }
 
 /// What deserves a word though the identity serves: protocols that nobody is served over, and pairs
@@ -221,15 +199,16 @@ fn partial(identity: &TlsIdentity, rehearsed: &Rehearsed) -> Vec<(usize, String)
     let mut told = Vec::new();
     let mut missing: Vec<_> = identity.policy.protocols().iter().collect();
     missing.retain(|protocol| !serves(*protocol));
-    for (pair, failure) in rehearsed.failures() {
-        let of = failure.protocol();
-        let unserved = of.and_then(|of| missing.iter().position(|protocol| *protocol == of));
-        let unseen = rehearsed.0[pair].served.is_none();
-        if let Some(unserved) = unserved {
-            missing.remove(unserved);
-        }
-        if unserved.is_some() || unseen {
-            told.push((pair, failure.to_string()));
+    for played in &rehearsed.0 {
+        for failure in &played.failures {
+            let of = failure.protocol();
+            let unserved = of.and_then(|of| missing.iter().position(|protocol| *protocol == of));
+            if let Some(unserved) = unserved {
+                missing.remove(unserved);
+            }
+            if unserved.is_some() || played.served.is_none() {
+                told.push((played.pair, failure.to_string()));
+            }
         }
     }
     told

@@ -56,7 +56,7 @@ impl Bench {
                 throttle: None,
                 trust: crate::callout::Trust::System,
                 certificates: CertificateRules::default(),
-                rehearsal: Rehearsal::new(None).expect("the default ciphers are known"),
+                rehearsal: Arc::new(Rehearsal::new(None).expect("the default ciphers are known")),
             },
         }
     }

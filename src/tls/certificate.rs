@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwapOption;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
+use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
 use openssl::pkey::{PKey, Private};
@@ -313,6 +314,19 @@ impl CertifiedKey {
         chain.push(self.leaf.clone());
         chain.extend(self.intermediates().iter().cloned());
         CertKey::new(chain, self.key.clone())
+    }
+}
+
+impl CertifiedKey {
+    /// The same with a key of its own ([`ffi::copy_of_key`]), to be used once.
+    pub(super) fn to_try(&self) -> Result<Self, ErrorStack> {
+        Ok(Self {
+            leaf: self.leaf.clone(),
+            chain: Arc::clone(&self.chain),
+            key: ffi::copy_of_key(&self.key)?,
+            staple: ArcSwapOption::new(self.staple.load_full()),
+            ..*self
+        })
     }
 }
 

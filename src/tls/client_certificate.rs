@@ -21,6 +21,7 @@ pub struct ClientCertificate {
     /// Who vouches for it, in order, as verified; without the root.
     issuers: Vec<X509>,
     not_after: SystemTime,
+    in_force_until: SystemTime,
     subject: OnceLock<Box<str>>,
     issuer: OnceLock<Box<str>>,
     serial: OnceLock<Box<str>>,
@@ -43,11 +44,15 @@ impl ClientCertificate {
     /// The certificate, and the chain it was verified by: all of it, leaf first, or nothing.
     pub(super) fn new(leaf: X509, chain: impl IntoIterator<Item = X509>) -> Self {
         let mut issuers: Vec<_> = chain.into_iter().skip(1).collect();
+        // One whose end cannot be read has ended.
+        let end = |of: &X509| time(of.not_after()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let not_after = end(&leaf);
+        let in_force_until = issuers.iter().map(end).fold(not_after, SystemTime::min);
         issuers.pop_if(|last| is_self_issued(last));
         Self {
             issuers,
-            // One whose end cannot be read has ended.
-            not_after: time(leaf.not_after()).unwrap_or(SystemTime::UNIX_EPOCH),
+            not_after,
+            in_force_until,
             leaf,
             subject: OnceLock::new(),
             issuer: OnceLock::new(),
@@ -66,6 +71,12 @@ impl ClientCertificate {
     #[must_use]
     pub fn not_after(&self) -> SystemTime {
         self.not_after
+    }
+
+    /// When the first of it and those it was verified by ends, the root included.
+    #[must_use]
+    pub fn in_force_until(&self) -> SystemTime {
+        self.in_force_until
     }
 
     /// Subject as RFC 2253 writes it.

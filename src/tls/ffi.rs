@@ -9,10 +9,10 @@ mod resumption;
 use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use std::time::Duration;
 
-use foreign_types_shared::ForeignTypeRef;
+use foreign_types_shared::{ForeignType, ForeignTypeRef};
 use openssl::asn1::{Asn1GeneralizedTimeRef, Asn1TimeRef};
 use openssl::error::ErrorStack;
-use openssl::pkey::{HasPublic, PKeyRef};
+use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
 use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslStream};
 use openssl::x509::store::X509StoreBuilderRef;
 use openssl::x509::{X509CrlRef, X509NameRef, X509Ref};
@@ -37,6 +37,7 @@ unsafe extern "C" {
         size: usize,
         length: *mut usize,
     ) -> c_int;
+    fn EVP_PKEY_dup(key: *mut sys::EVP_PKEY) -> *mut sys::EVP_PKEY;
     fn X509_STORE_add_crl(store: *mut sys::X509_STORE, crl: *mut sys::X509_CRL) -> c_int;
     fn X509_NAME_print_ex(
         out: *mut sys::BIO,
@@ -44,6 +45,21 @@ unsafe extern "C" {
         indent: c_int,
         flags: c_ulong,
     ) -> c_int;
+}
+
+/// The same key once more. What OpenSSL computes ahead at a key's first use, some kilobytes for RSA,
+/// goes with the copy that was used.
+///
+/// # Errors
+/// OpenSSL has no memory.
+pub fn copy_of_key(key: &PKeyRef<Private>) -> Result<PKey<Private>, ErrorStack> {
+    // SAFETY: `key` is live; OpenSSL reads it and counts nothing of it up.
+    let copy = unsafe { EVP_PKEY_dup(key.as_ptr()) };
+    if copy.is_null() {
+        return Err(ErrorStack::get());
+    }
+    // SAFETY: a new key that nobody else owns.
+    Ok(unsafe { PKey::from_ptr(copy) })
 }
 
 /// Content of the `server_name` extension of the ClientHello being handled, if it has one.

@@ -1,11 +1,13 @@
 //! What a name allows: protocol versions, client certificates, and which sessions may resume.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use openssl::sha::Sha256;
 use openssl::ssl::SslVersion;
 
 use super::client_auth::{ClientAuth, Forward};
+use crate::clock::unix_secs;
 
 /// A protocol version clients may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,10 +178,19 @@ impl TlsPolicy {
 
     /// Session id context for `name`: a session resumes under the same policy **and** name only,
     /// so that no session carries trust from one name to another (`spec/04` §4, CVE fix #12366).
+    ///
+    /// Where clients are asked for certificates it is another one each day: a session keeps the leaf
+    /// alone and is renewed by resuming it, and would outlive those who vouched for it.
     #[must_use]
-    pub fn session_context(&self, name: &str) -> [u8; 32] {
+    pub fn session_context(&self, name: &str, at: SystemTime) -> [u8; 32] {
         let mut digest = Sha256::new();
         digest.update(&self.identity);
+        if self.client.is_some() {
+            // Not all items at the same moment.
+            let own = u64::from(u16::from_be_bytes([self.identity[0], self.identity[1]]));
+            let day = (unix_secs(at) + own) / DAY_SECS;
+            digest.update(&day.to_be_bytes());
+        }
         digest.update(name.as_bytes());
         digest.finish()
     }
@@ -194,9 +205,16 @@ impl PartialEq for TlsPolicy {
 
 impl Eq for TlsPolicy {}
 
+const DAY_SECS: u64 = 86_400;
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::tls::certificate::CaBundle;
+    use crate::tls::client_auth::ClientRules;
+    use crate::tls::dev::Authority;
 
     #[test]
     fn protocols_may_have_gaps() {
@@ -218,16 +236,36 @@ mod tests {
             let protocols = Protocols::parse(names.iter().copied()).expect("known names");
             TlsPolicy::new(id, protocols, None, generation)
         };
+        let at = SystemTime::UNIX_EPOCH;
         let base = policy("1", &["TLSv1.3"], 0);
-        let context = base.session_context("a.test");
-        assert_eq!(context, base.session_context("a.test"));
-        assert_ne!(context, base.session_context("b.test"));
+        let context = base.session_context("a.test", at);
+        let later = at + 400 * Duration::from_secs(DAY_SECS);
+        assert_eq!(context, base.session_context("a.test", later));
+        assert_ne!(context, base.session_context("b.test", at));
         for other in [
             policy("2", &["TLSv1.3"], 0),
             policy("1", &["TLSv1.2", "TLSv1.3"], 0),
             policy("1", &["TLSv1.3"], 1),
         ] {
-            assert_ne!(context, other.session_context("a.test"));
+            assert_ne!(context, other.session_context("a.test", at));
         }
+    }
+
+    #[test]
+    fn sessions_of_clients_with_certificates_are_made_anew_each_day() {
+        let ca = Authority::new().and_then(|ca| ca.cert_pem()).expect("pem");
+        let ca = CaBundle::parse(ca.as_bytes()).expect("bundle");
+        let auth = ClientAuth::build(ClientRules::new(ca)).expect("rules hold");
+        let policy = TlsPolicy::new("1", Protocols::default(), Some(Arc::new(auth)), 0);
+        let hours = (0..72_u64).map(|hour| {
+            let at = SystemTime::UNIX_EPOCH + Duration::from_secs(hour * 3600);
+            policy.session_context("a.test", at)
+        });
+        let mut contexts: Vec<_> = hours.collect();
+        for (hour, context) in contexts.iter().enumerate().skip(24) {
+            assert_ne!(*context, contexts[hour - 24]);
+        }
+        contexts.dedup();
+        assert!((3..=4).contains(&contexts.len()), "{}", contexts.len());
     }
 }

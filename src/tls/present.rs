@@ -2,6 +2,7 @@
 //! for a rehearsal ([`super::rehearsal`]), so that what was rehearsed is what is served.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use openssl::error::ErrorStack;
 use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslVersion};
@@ -80,9 +81,13 @@ fn install(ssl: &mut SslRef, pair: &CertifiedKey) -> Result<(), ErrorStack> {
 ///
 /// # Errors
 /// OpenSSL has no randomness.
-pub fn session_context(policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+pub fn session_context(
+    policy: &TlsPolicy,
+    name: &str,
+    at: SystemTime,
+) -> Result<[u8; 32], ErrorStack> {
     if policy.allows_resumption() {
-        return Ok(policy.session_context(name));
+        return Ok(policy.session_context(name, at));
     }
     once()
 }

@@ -89,7 +89,7 @@ impl Presented {
         match standing {
             // Sessions are renewed by resuming them: neither end may be outlived that way.
             Standing::Current(ClientVerdict::Verified(certificate)) => {
-                Standing::Current(if certificate.not_after() < now {
+                Standing::Current(if certificate.in_force_until() < now {
                     ClientVerdict::Failed(EXPIRED)
                 } else if auth.is_out_of_date(now) {
                     ClientVerdict::Failed(LIST_EXPIRED)

@@ -4,14 +4,16 @@
 //!
 //! The client speaks one protocol and verifies one kind of key per handshake. It asks nobody whom to
 //! trust: it must be shown the very certificate and chain that is rehearsed, and proof of its key. It
-//! has no certificate of its own, so a name that requires one must turn it away.
+//! has no certificate of its own, so a name that requires one must turn it away. Of pairs that share a
+//! [`KeySlot`](super::KeySlot) each has its turn without the others, as time has it.
 
 mod kind;
 mod pipe;
 #[cfg(test)]
 pub(crate) mod weak;
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
@@ -107,6 +109,23 @@ impl Rehearsed {
             failures.map(|failure| (played.pair, failure))
         })
     }
+
+    /// Why nothing of it must be served, if there is a reason, and the position of its pair: a grave
+    /// failure; or one over a protocol that clients were served over (`expected`) and no pair serves
+    /// any more; or any, where no client is served at all.
+    #[must_use]
+    pub fn fault(&self, expected: Option<Protocols>) -> Option<(usize, &Failure)> {
+        let served = self.served();
+        let serves = |protocol| served.is_some_and(|served| served.allows(protocol));
+        let was_served = |protocol| expected.is_some_and(|expected| expected.allows(protocol));
+        let grave = self.failures().find(|(_, failure)| failure.is_grave());
+        grave.or_else(|| {
+            self.failures().find(|(_, failure)| {
+                let of = failure.protocol();
+                served.is_none() || of.is_some_and(|of| was_served(of) && !serves(of))
+            })
+        })
+    }
 }
 
 /// What identities have in common whose handshakes find the same versions, ciphers and kinds of
@@ -128,6 +147,35 @@ impl Class {
             protocols: policy.protocols(),
             client: policy.client().map(|client| *client.digest()),
         }
+    }
+}
+
+/// Classes that were rehearsed whole: ten thousand certificates of one kind are rehearsed over each
+/// protocol once, and over one of them each. For one compilation, or for one policy.
+#[derive(Default)]
+pub struct Classes(Mutex<HashSet<Class>>);
+
+impl Classes {
+    /// One rehearsal; see [`Rehearsal::rehearse`].
+    ///
+    /// # Errors
+    /// OpenSSL could not even begin.
+    pub fn rehearse(
+        &self,
+        pairs: &[Arc<CertifiedKey>],
+        policy: &TlsPolicy,
+        rehearsal: &Rehearsal,
+    ) -> Result<Rehearsed, ErrorStack> {
+        let class = Class::of(pairs, policy);
+        let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known().contains(&class) {
+            return rehearsal.rehearse_another(pairs, policy);
+        }
+        let rehearsed = rehearsal.rehearse(pairs, policy)?;
+        if rehearsed.failures().next().is_none() {
+            known().insert(class);
+        }
+        Ok(rehearsed)
     }
 }
 
@@ -201,6 +249,8 @@ impl Rehearsal {
         pairs: &[Arc<CertifiedKey>],
         policy: &TlsPolicy,
     ) -> Result<Rehearsed, ErrorStack> {
+        let tried = pairs.iter().map(|pair| pair.to_try().map(Arc::new));
+        let pairs = &tried.collect::<Result<Vec<_>, _>>()?;
         let mut all = Vec::with_capacity(pairs.len());
         for pair in 0..pairs.len() {
             let mut played = Played {
@@ -231,6 +281,7 @@ impl Rehearsal {
         protocol: Protocol,
     ) -> Result<Result<(), Failure>, ErrorStack> {
         let pair = &pairs[expected];
+        let presented = beside(pairs, expected);
         let (server_end, client_end) = pipe::pipe();
         let mut server = Ssl::new(&self.server)?;
         server.set_ex_data(self.policy, policy.clone());
@@ -242,7 +293,7 @@ impl Rehearsal {
             server: SslStream::new(server, server_end)?,
             client: SslStream::new(client, client_end)?,
         };
-        Ok(scene.play(pairs, expected, protocol))
+        Ok(scene.play(&presented, protocol))
     }
 
     fn client(&self, kind: Kind) -> Result<&SslContext, ErrorStack> {
@@ -253,6 +304,19 @@ impl Rehearsal {
         let context = kind.client()?;
         Ok(slot.get_or_init(|| context))
     }
+}
+
+/// A pair, and those that are presented beside it: one of each other slot.
+fn beside(pairs: &[Arc<CertifiedKey>], expected: usize) -> Vec<&Arc<CertifiedKey>> {
+    let mut presented = vec![&pairs[expected]];
+    for pair in pairs {
+        let slot = pair.algorithm().slot();
+        let mut others = presented.iter();
+        if others.all(|other| other.algorithm().slot() != slot) {
+            presented.push(pair);
+        }
+    }
+    presented
 }
 
 fn hello(
@@ -285,12 +349,8 @@ enum Progress {
 }
 
 impl Scene {
-    fn play(
-        &mut self,
-        pairs: &[Arc<CertifiedKey>],
-        expected: usize,
-        protocol: Protocol,
-    ) -> Result<(), Failure> {
+    /// The first of the pairs is the one to be shown.
+    fn play(&mut self, pairs: &[&Arc<CertifiedKey>], protocol: Protocol) -> Result<(), Failure> {
         let mut client = Progress::Waits;
         let mut server = Progress::Waits;
         for _ in 0..MOST_ROUNDS {
@@ -308,20 +368,25 @@ impl Scene {
                 break;
             }
         }
-        self.judge(&client, &server, &pairs[expected], protocol)
+        self.judge(&client, &server, pairs[0], protocol)
     }
 
     /// One step of the server's.
-    fn accept(&mut self, pairs: &[Arc<CertifiedKey>]) -> Result<Progress, Failure> {
+    fn accept(&mut self, pairs: &[&Arc<CertifiedKey>]) -> Result<Progress, Failure> {
         let step = self.server.accept();
         let suspended = step.as_ref().err().is_some_and(ext::is_suspended_for_cert);
         if !suspended {
             return Ok(progress(step));
         }
         let ssl = ffi::ssl_of(&mut self.server);
-        present::present(ssl, pairs).map_err(|refused| Failure::Refused {
-            reason: reason(&refused.source),
-        })?;
+        match present::present(ssl, pairs.iter().copied()) {
+            Err(refused) if refused.pair == 0 => {
+                let reason = reason(&refused.source);
+                return Err(Failure::Refused { reason });
+            }
+            // Of another pair that is said in its own turn.
+            Ok(()) | Err(_) => {}
+        }
         ext::unblock_ssl_cert(ssl);
         Ok(progress(self.server.accept()))
     }

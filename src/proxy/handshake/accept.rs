@@ -5,6 +5,7 @@ use std::any::Any;
 use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
 use async_trait::async_trait;
 use pingora_core::listeners::TlsAccept;
@@ -34,7 +35,7 @@ impl TlsAccept for Accept {
                     return;
                 };
                 let served_as = chosen.served_as.clone();
-                show_demanded(ssl, &identity, names, demanded, &served_as).await;
+                show_demanded(ssl, &identity, names, demanded, (&served_as, at)).await;
             }
             IdentityState::Refused { .. } => {}
         }
@@ -81,7 +82,7 @@ async fn show_demanded(
     identity: &TlsIdentity,
     names: &OnDemand,
     demanded: Demanded,
-    served_as: &str,
+    (served_as, at): (&str, SystemTime),
 ) {
     let Demanded { name, served } = demanded;
     let served = match served {
@@ -92,7 +93,7 @@ async fn show_demanded(
             Err(_) => return,
         },
     };
-    let bound = served.session_context(&identity.policy, served_as);
+    let bound = served.session_context(&identity.policy, served_as, at);
     if let Err(error) = bound.and_then(|context| ffi::bind_session(ssl, &context)) {
         log::error!("openssl refused the settings of a handshake: {error}");
         return;

@@ -178,11 +178,11 @@ impl Hello {
         let policy = &identity.policy;
         let context = match &chosen.demanded {
             None => {
-                let context = present::session_context(policy, &chosen.served_as)?;
+                let context = present::session_context(policy, &chosen.served_as, chosen.at)?;
                 identity.narrow(context, chosen.at)
             }
             Some(demanded) => match &demanded.served {
-                Some(served) => served.session_context(policy, &chosen.served_as)?,
+                Some(served) => served.session_context(policy, &chosen.served_as, chosen.at)?,
                 // Nothing resumes before it is known that the name is served still.
                 None => present::once()?,
             },

@@ -13,8 +13,9 @@ use std::time::Duration;
 use log::Level;
 use pingora_core::protocols::l4::stream::Stream as L4Stream;
 use pingora_core::protocols::{GetSocketDigest as _, Stream};
+use pingora_timeout::fast_timeout::fast_sleep;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy, sink};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 
 use super::{EdgeParts, Entrance, proxied};
 use crate::proxy::handshake::{Acceptor, SecureStream};
@@ -26,13 +27,11 @@ pub(super) async fn begin(
     parts: &EdgeParts,
     stream: Stream,
 ) -> Option<Stream> {
-    if entrance.is_plain() {
-        return Some(stream);
-    }
     // Pingora's listeners make nothing else of a TCP socket.
     let mut stream = *stream.into_any().downcast::<L4Stream>().ok()?;
     let limit = parts.limits.handshake_timeout;
-    let mut timer = pin!(sleep(limit));
+    // Tokio's own would wake its driver with a system call for nearly each connection.
+    let mut timer = pin!(fast_sleep(limit));
     if let Some(senders) = &entrance.proxied {
         let received = bounded(
             limit,
@@ -98,7 +97,7 @@ enum Ended {
 /// A step under a time limit; `None` when it is over. A limit of zero is none.
 async fn bounded<T>(
     limit: Duration,
-    timer: Pin<&mut Sleep>,
+    timer: Pin<&mut impl Future<Output = ()>>,
     step: impl Future<Output = T>,
 ) -> Option<T> {
     if limit.is_zero() {

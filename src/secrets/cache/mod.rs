@@ -249,18 +249,29 @@ impl Cache {
         selector: &Selector,
         reference: &str,
     ) -> Option<(EntryId, Selector)> {
-        let id = self.ids.get(likely).copied();
-        let is_there = |id: &EntryId| {
-            let slot = self
-                .entries
-                .get(id)
-                .and_then(|entry| entry.slots.get(selector));
-            slot.is_some_and(|slot| slot.users.iter().any(|user| **user == *reference))
+        let find_in = |key: &DocumentKey, selector: &Selector| {
+            let id = self.ids.get(key)?;
+            let slot = self.entries.get(id)?.slots.get(selector)?;
+            let is_there = slot.users.iter().any(|user| **user == *reference);
+            is_there.then(|| (*id, selector.clone()))
         };
-        if let Some(id) = id.filter(is_there) {
-            return Some((id, selector.clone()));
+        if let Some(found) = find_in(likely, selector) {
+            return Some(found);
         }
-        // It was sent on.
+        // It was sent on, and has arrived in most cases.
+        if let Some(Location { path, field }) = self.places.found_in(reference) {
+            let key = DocumentKey {
+                path: Arc::clone(path),
+                ..likely.clone()
+            };
+            let selector = Selector {
+                field: Arc::clone(field),
+                decode: selector.decode,
+            };
+            if let Some(found) = find_in(&key, &selector) {
+                return Some(found);
+            }
+        }
         let mut uses = self.uses();
         let found = uses.find(|(_, _, _, user)| ***user == *reference);
         found.map(|(id, _, selector, _)| (id, selector.clone()))
@@ -273,11 +284,13 @@ impl Cache {
         users.unwrap_or_default()
     }
 
-    /// Makes one document due now.
-    pub(super) fn awaken(&mut self, now: Instant, id: EntryId) {
-        if let Some(entry) = self.entries.get_mut(&id) {
-            reschedule(&mut self.due, id, entry, now);
-        }
+    /// Makes one document that rests due now. Whether it will be read: not while it is parked.
+    pub(super) fn awaken(&mut self, now: Instant, id: EntryId) -> bool {
+        let Some(entry) = self.entries.get_mut(&id) else {
+            return false;
+        };
+        reschedule(&mut self.due, id, entry, now);
+        !entry.in_flight
     }
 
     /// A read that began at `started` has ended. Returns whose value or state changed.

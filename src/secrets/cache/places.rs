@@ -93,6 +93,11 @@ impl Places {
         self.roads.is_empty()
     }
 
+    /// Where a document was found for the reference.
+    pub(super) fn found_in(&self, reference: &str) -> Option<&Location> {
+        self.roads.get(reference)?.found.as_ref()
+    }
+
     /// A document was found here.
     pub(super) fn found(&mut self, reference: &str, here: impl FnOnce() -> Location) {
         if let Some(road) = self.roads.get_mut(reference)

@@ -309,6 +309,18 @@ fn a_replaced_item_reads_everything_now_and_serves_the_old_values_as_stale_ones(
 }
 
 #[test]
+fn a_reference_is_found_where_it_was_sent_on_to() {
+    let mut bench = Bench::new();
+    bench.want("app/db/user");
+    bench.run(at_app_db);
+    let likely = key("app/db/user");
+    let found = bench.cache.find(&likely, &selector(""), "app/db/user");
+    let (id, selector) = found.expect("it is in use");
+    let path = &bench.cache.entries[&id].key.path;
+    assert_eq!((&**path, &*selector.field), ("app/db", "user"));
+}
+
+#[test]
 fn parked_documents_are_not_read_and_their_values_lapse_in_time() {
     let mut bench = Bench::new();
     let id = bench.add("a", "x");

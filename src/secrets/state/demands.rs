@@ -213,12 +213,44 @@ impl Demands {
                 continue;
             };
             let references = asked.references.iter();
-            let mut references = references.filter_map(|reference| self.wanted.get(reference));
-            let ready = references.all(|wanted| wanted.outcome.is_some() && !wanted.awaited);
+            let references = references.filter_map(|reference| self.wanted.get(reference));
+            let known = |wanted: &Wanted| wanted.outcome.is_some();
+            let done = |wanted: &Wanted| known(wanted) && !wanted.awaited;
+            let lost = |wanted: &Wanted| done(wanted) && matches!(wanted.outcome, Some(Err(_)));
+            // One that is lost ends a pair at once, however long the other takes to be read again.
+            let ready = references.clone().all(done)
+                || references.clone().all(known) && { references }.any(lost);
             if ready && !asked.is_told {
                 asked.is_told = true;
                 self.answered.push(*id);
             }
+        }
+    }
+
+    /// Has documents read that rest, and its values told in any case.
+    fn revive(&mut self, now: Instant, id: DemandId) {
+        let Some(asked) = self.demands.get(&id) else {
+            return;
+        };
+        if asked.interest.rests() {
+            for reference in &asked.references {
+                let Some(wanted) = self.wanted.get_mut(reference) else {
+                    continue;
+                };
+                if !wanted.rests {
+                    continue;
+                }
+                let place = wanted.place.as_ref();
+                let entry =
+                    place.and_then(|(key, selector)| self.cache.find(key, selector, reference));
+                if let Some((entry, _)) = entry {
+                    // Nobody waits for a manager that cannot be asked.
+                    wanted.awaited = self.cache.awaken(now, entry);
+                }
+            }
+        }
+        if let Some(first) = asked.references.first().cloned() {
+            self.mark(&first);
         }
     }
 
@@ -312,30 +344,7 @@ impl State {
 
     /// See [`crate::secrets::Secrets::revive`].
     pub(in crate::secrets) fn revive(&mut self, now: Instant, id: DemandId) {
-        let demands = &mut self.demands;
-        let Some(asked) = demands.demands.get(&id) else {
-            return;
-        };
-        if asked.interest.rests() {
-            for reference in &asked.references {
-                let Some(wanted) = demands.wanted.get_mut(reference) else {
-                    continue;
-                };
-                if !wanted.rests {
-                    continue;
-                }
-                let place = wanted.place.as_ref();
-                let entry =
-                    place.and_then(|(key, selector)| demands.cache.find(key, selector, reference));
-                if let Some((entry, _)) = entry {
-                    wanted.awaited = true;
-                    demands.cache.awaken(now, entry);
-                }
-            }
-        }
-        if let Some(first) = asked.references.first().cloned() {
-            demands.mark(&first);
-        }
+        self.demands.revive(now, id);
     }
 
     /// See [`crate::secrets::Secrets::answered`].
@@ -375,3 +384,153 @@ impl State {
 
 /// Half of it is how long a use holds at most, whatever the ttl.
 const LONGEST_HOLD: Duration = Duration::from_secs(3600);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, ManualClock};
+    use crate::secrets::manager::{Document, FetchError, FieldValue};
+    use crate::secrets::value::Secret;
+
+    const SCHEDULE: Schedule = Schedule {
+        ttl: Duration::from_secs(100),
+        neg_ttl: Duration::from_secs(10),
+        max_stale: Duration::from_secs(10_000),
+    };
+
+    /// One demand for a value of each of two managers, `a` and `b`.
+    struct Bench {
+        clock: ManualClock,
+        demands: Demands,
+        ledger: Ledger,
+        interest: Arc<Interest>,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let mut bench = Self {
+                clock: ManualClock::new(),
+                demands: Demands::new(Cache::new(Box::new(|| 0.0))),
+                ledger: Ledger::default(),
+                interest: Arc::default(),
+            };
+            let now = bench.clock.now();
+            let demands = &mut bench.demands;
+            let references = ["a", "b"].map(Arc::<str>::from);
+            for reference in &references {
+                let key = DocumentKey {
+                    manager: Arc::clone(reference),
+                    path: "path".into(),
+                    version: None,
+                };
+                let selector = Selector {
+                    field: "x".into(),
+                    decode: None,
+                };
+                let wanted = Wanted {
+                    place: Some((key.clone(), selector.clone())),
+                    outcome: None,
+                    awaited: true,
+                    rests: false,
+                    demands: [1].into_iter().collect(),
+                };
+                let user = Arc::clone(reference);
+                let _ = demands.cache.add(now, key, SCHEDULE, selector, user);
+                demands.wanted.insert(Arc::clone(reference), wanted);
+            }
+            let asked = Asked {
+                references: references.into(),
+                interest: Arc::clone(&bench.interest),
+                used: now,
+                holds: SCHEDULE.ttl / 2,
+                is_told: false,
+            };
+            demands.demands.insert(1, asked);
+            bench
+        }
+
+        fn due(&mut self) -> Vec<Job> {
+            self.demands.take_due(self.clock.now())
+        }
+
+        fn answer(&mut self, job: &Job, answer: Answer) {
+            let now = self.clock.now();
+            let (demands, ledger) = (&mut self.demands, &mut self.ledger);
+            demands.complete(now, now, job, answer, &|_, _| None, ledger);
+        }
+
+        /// What was told: for each time, which of both have a value.
+        fn told(&mut self) -> Vec<Vec<bool>> {
+            let answered = self.demands.take_answered().into_iter();
+            let has = |answered: Answered| answered.outcomes.iter().map(Result::is_ok).collect();
+            answered.map(has).collect()
+        }
+
+        /// Both were read, and rest.
+        fn resting() -> Self {
+            let mut bench = Self::new();
+            for job in bench.due() {
+                bench.answer(&job, found());
+            }
+            assert_eq!(bench.told(), [[true, true]]);
+            bench.clock.advance(SCHEDULE.ttl * 2);
+            assert!(bench.due().is_empty() && bench.interest.rests());
+            bench
+        }
+
+        fn revive(&mut self) {
+            self.demands.revive(self.clock.now(), 1);
+        }
+    }
+
+    fn found() -> Answer {
+        let value = FieldValue::Text(Secret::from("value".to_owned()));
+        Answer::Found(Document::new([(Box::from("x"), value)].into(), None))
+    }
+
+    #[test]
+    fn values_that_rest_are_told_once_all_are_read_again() {
+        let mut bench = Bench::resting();
+        bench.revive();
+        assert!(bench.told().is_empty(), "they are being read");
+        let due = bench.due();
+        assert_eq!(due.len(), 2);
+        bench.answer(&due[0], found());
+        assert!(bench.told().is_empty());
+        bench.answer(&due[1], found());
+        assert_eq!(bench.told(), [[true, true]]);
+        assert!(!bench.interest.rests());
+    }
+
+    /// Each handshake waited its whole time for a read that nobody made.
+    #[test]
+    fn nobody_waits_for_a_manager_that_cannot_be_asked() {
+        let mut bench = Bench::resting();
+        bench.demands.park("a", &"it waits for a value".into());
+        bench.told();
+        bench.revive();
+        let due = bench.due();
+        assert_eq!(due.len(), 1, "b can be asked");
+        bench.answer(&due[0], found());
+        assert_eq!(bench.told(), [[true, true]]);
+        bench.revive();
+        assert_eq!(bench.told(), [[true, true]], "at once");
+    }
+
+    #[test]
+    fn a_value_that_is_lost_is_told_though_the_other_is_not_read_yet() {
+        let mut bench = Bench::resting();
+        bench.revive();
+        // The answer for the other is still to come.
+        let gone = bench.due().swap_remove(0);
+        bench.answer(&gone, Answer::Denied(FetchError::NotFound));
+        assert!(bench.told().is_empty(), "it is not certain yet");
+        bench.interest.note();
+        bench.clock.advance(SCHEDULE.neg_ttl);
+        let again = bench.due().pop().expect("the denial is to be confirmed");
+        bench.answer(&again, Answer::Denied(FetchError::NotFound));
+        let told = bench.told();
+        assert_eq!(told.len(), 1, "however long the other takes");
+        assert_eq!(told[0].iter().filter(|has| **has).count(), 1);
+    }
+}

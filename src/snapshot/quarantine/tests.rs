@@ -1,4 +1,7 @@
 use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use openssl::asn1::Asn1Time;
 
 use crate::clock::{Clock, SystemClock};
 use crate::config::parse;
@@ -77,11 +80,20 @@ impl Stage {
     }
 
     fn compile(&self, more: &str, values: &Values, previous: Option<&Snapshot>) -> Snapshot {
+        self.compile_at(SystemClock.wall(), more, values, previous)
+    }
+
+    fn compile_at(
+        &self,
+        now: SystemTime,
+        more: &str,
+        values: &Values,
+        previous: Option<&Snapshot>,
+    ) -> Snapshot {
         let yaml =
             format!("ssls:\n  - {{ id: a, sni: a.test, cert: $env://C, key: $env://K{more} }}\n");
         let env: parse::SharedEnv = Arc::new(|_: &str| None);
         let documents = parse::parse(&yaml, &"apisix.yaml".into(), &env).expect("valid YAML");
-        let now = SystemClock.wall();
         compile(&documents, &values.view(), previous, &self.bench.env, now)
     }
 }
@@ -92,6 +104,10 @@ fn identity(snapshot: &Snapshot) -> &Arc<TlsIdentity> {
 
 fn refuses(snapshot: &Snapshot) -> bool {
     matches!(identity(snapshot).state, IdentityState::Refused { .. })
+}
+
+fn refuses_at(snapshot: &Snapshot, at: SystemTime) -> bool {
+    !identity(snapshot).serves(at)
 }
 
 fn is_quarantined(snapshot: &Snapshot) -> bool {
@@ -105,6 +121,10 @@ fn findings(snapshot: &Snapshot) -> Vec<String> {
         format!("{severity:?} {} {field}: {message}", found.code)
     });
     findings.collect()
+}
+
+fn rehearsal(ciphers: &str) -> Arc<Rehearsal> {
+    Arc::new(Rehearsal::new(Some(ciphers)).expect("known ciphers"))
 }
 
 const MTLS: &str = ", client: { ca: $env://CA }";
@@ -138,6 +158,51 @@ fn what_fails_is_quarantined_until_the_next_change() {
     assert_eq!(findings(&healed), [""; 0]);
 }
 
+/// The moment of the older pair's notice stayed in force once it had passed, so that the item was
+/// built again every second.
+#[test]
+fn a_pair_that_serves_on_is_looked_at_when_its_time_comes_and_once() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let mut stage = Stage::new();
+    let options = LeafOptions {
+        ends_in_secs: 20 * 24 * 3600,
+        ..LeafOptions::default()
+    };
+    let short = stage.authority.issue(&["a.test"], &options).expect("leaf");
+    let good = stage.values(short.cert_pem.into(), short.key_pem.expose().to_vec());
+    let before = stage.compile("", &good, None);
+    let ends = before.certificates[0].not_after().expect("it has a pair");
+    let bad = stage.small_ca();
+    let held = stage.compile("", &bad, Some(&before));
+    let noticed = ends - stage.bench.env.certificates.expiry_notice + Duration::from_secs(1);
+    assert!(held.is_due(noticed));
+    let again = stage.compile_at(noticed, "", &bad, Some(&held));
+    assert!(is_quarantined(&again));
+    assert!(!again.is_due(noticed + DAY), "it was looked at");
+    assert!(again.is_due(ends), "and will be at its end");
+    let ended = stage.compile_at(ends, "", &bad, Some(&again));
+    assert!(refuses_at(&ended, ends) && !ended.is_due(ends + DAY));
+}
+
+#[test]
+fn quarantine_never_brings_back_what_has_expired() {
+    let mut stage = Stage::new();
+    let good = stage.good(KeyKind::EcdsaP256);
+    let lenient = stage.compile(", serve_expired: true", &good, None);
+    let ended = lenient.certificates[0].not_after().expect("it has a pair");
+    let ended = ended + Duration::from_secs(1);
+    assert!(!refuses_at(&lenient, ended));
+    // Pairs that cannot be served, then a policy that cannot.
+    let bad = stage.small_ca();
+    let held = stage.compile(", serve_expired: false", &bad, Some(&lenient));
+    assert!(is_quarantined(&held) && !refuses_at(&held, SystemClock.wall()));
+    assert!(refuses_at(&held, ended), "serve_expired was taken back");
+    let next = stage.good(KeyKind::EcdsaP256);
+    let nobody = ", serve_expired: false, ssl_protocols: [TLSv1.1]";
+    let closed = stage.compile(nobody, &next, Some(&lenient));
+    assert!(refuses_at(&closed, ended));
+}
+
 #[test]
 fn with_nothing_before_it_refuses() {
     let mut stage = Stage::new();
@@ -150,6 +215,37 @@ fn with_nothing_before_it_refuses() {
     assert_eq!(first.counts["ssls"].refused, 1);
     let good = stage.good(KeyKind::EcdsaP256);
     assert!(!refuses(&stage.compile("", &good, Some(&first))));
+}
+
+#[test]
+fn pairs_to_come_are_rehearsed_and_those_that_ended_are_not() {
+    let mut stage = Stage::new();
+    let good = stage.good(KeyKind::Rsa2048);
+    let within = |times: [Result<Asn1Time, openssl::error::ErrorStack>; 2]| {
+        let times = times.map(|time| time.expect("a time"));
+        let (cert, key) = weak::small_ca_within(&times);
+        let [cert, key] = [cert, key].map(|pem| serde_json::json!([String::from_utf8_lossy(&pem)]));
+        format!(", certs: {cert}, keys: {key}")
+    };
+    let ended = within([Asn1Time::from_unix(0), Asn1Time::from_unix(1_000_000_000)]);
+    let serves = stage.compile(&ended, &good, None);
+    assert!(!refuses(&serves), "{:?}", findings(&serves));
+    // Now it is to be presented after all.
+    let all_the_same = format!("{ended}, serve_expired: true");
+    let held = stage.compile(&all_the_same, &good, Some(&serves));
+    assert!(is_quarantined(&held), "{:?}", findings(&held));
+    assert!(Arc::ptr_eq(identity(&held), identity(&serves)));
+
+    let early = within([Asn1Time::days_from_now(10), Asn1Time::days_from_now(30)]);
+    let first = stage.compile(&early, &good, None);
+    let told = "Error quarantined certs.0: openssl refuses the certificate: ca key too small; \
+                its names refuse handshakes";
+    assert!(refuses(&first));
+    assert!(
+        findings(&first).iter().any(|found| found == told),
+        "{:?}",
+        findings(&first)
+    );
 }
 
 /// Serving all of before would have let in clients of a CA that was removed.
@@ -189,6 +285,21 @@ fn quarantine_never_brings_back_who_was_trusted() {
 }
 
 #[test]
+fn quarantine_never_serves_past_the_end_again() {
+    let mut stage = Stage::new();
+    let good = stage.good(KeyKind::EcdsaP256);
+    let before = stage.compile(", serve_expired: true", &good, None);
+    assert!(identity(&before).serve_expired);
+    let bad = stage.small_ca();
+    let held = stage.compile("", &bad, Some(&before));
+    assert!(is_quarantined(&held) && !identity(&held).serve_expired);
+    // A policy that serves nobody, at the same time.
+    let next = stage.good(KeyKind::EcdsaP256);
+    let closed = stage.compile(", ssl_protocols: [TLSv1.1]", &next, Some(&before));
+    assert!(refuses(&closed));
+}
+
+#[test]
 fn a_policy_that_serves_nobody_leaves_all_of_before() {
     let mut stage = Stage::new();
     let good = stage.good(KeyKind::EcdsaP256);
@@ -202,11 +313,10 @@ fn a_policy_that_serves_nobody_leaves_all_of_before() {
     assert_eq!(findings(&held), [told]);
     // An older protocol was forbidden: that stays so, at the price of refusing.
     let rsa_only = "ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES128-SHA";
-    stage.bench.env.rehearsal = Rehearsal::new(Some(rsa_only)).expect("known ciphers");
+    stage.bench.env.rehearsal = rehearsal(rsa_only);
     let old = stage.compile(", ssl_protocols: [TLSv1.1]", &good, None);
     assert!(!refuses(&old), "{:?}", findings(&old));
-    stage.bench.env.rehearsal =
-        Rehearsal::new(Some("ECDHE-RSA-AES128-GCM-SHA256")).expect("known ciphers");
+    stage.bench.env.rehearsal = rehearsal("ECDHE-RSA-AES128-GCM-SHA256");
     let closed = stage.compile(", ssl_protocols: [TLSv1.2]", &good, Some(&old));
     assert!(refuses(&closed), "{:?}", findings(&closed));
 }
@@ -214,8 +324,7 @@ fn a_policy_that_serves_nobody_leaves_all_of_before() {
 #[test]
 fn clients_that_were_served_must_still_be() {
     let mut stage = Stage::new();
-    let rsa_only = Some("ECDHE-RSA-AES128-GCM-SHA256");
-    stage.bench.env.rehearsal = Rehearsal::new(rsa_only).expect("known ciphers");
+    stage.bench.env.rehearsal = rehearsal("ECDHE-RSA-AES128-GCM-SHA256");
     let rsa = stage.good(KeyKind::Rsa2048);
     let before = stage.compile("", &rsa, None);
     assert_eq!(findings(&before), [""; 0]);

@@ -40,6 +40,33 @@ fn openssl(pem: &str, args: &[&str]) -> String {
 }
 
 #[test]
+fn a_chain_is_in_force_until_the_first_of_it_ends() {
+    let authority = Authority::new().expect("authority");
+    let [leaf, link] = [3600, 600].map(|ends_in_secs| {
+        let options = LeafOptions {
+            ends_in_secs,
+            ..LeafOptions::default()
+        };
+        let issued = authority.issue(&["x"], &options).expect("leaf");
+        X509::from_pem(issued.cert_pem.as_bytes()).expect("pem")
+    });
+    let root = authority.cert_pem().expect("pem");
+    let root = X509::from_pem(root.as_bytes()).expect("pem");
+    let of = |chain: &[&X509]| {
+        let chain = chain.iter().map(|link| (*link).clone());
+        ClientCertificate::new(leaf.clone(), chain)
+    };
+    let end = |certificate: &X509| time(certificate.not_after()).expect("time");
+    assert_eq!(of(&[&leaf, &root]).in_force_until(), end(&leaf));
+    let chained = of(&[&leaf, &link, &root]);
+    assert_eq!(chained.in_force_until(), end(&link));
+    assert_eq!(chained.not_after(), end(&leaf));
+    // A root may end before what it issued.
+    assert_eq!(of(&[&leaf, &link]).in_force_until(), end(&link));
+    assert_eq!(of(&[]).in_force_until(), end(&leaf), "a resumed session");
+}
+
+#[test]
 fn texts_are_those_of_openssl() {
     let authority = Authority::named("Clients, of \"us\" + more").expect("authority");
     for name in ["plain", "a+b, \"c\" <d>; e=f", "#ümlaut \n line"] {

@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use super::allowance::Allowance;
 use super::counts::Counts;
 use super::names::{LastUse, Names, Standing};
-use super::{Limits, Refusal, Reply, Served};
+use super::{Limits, Refusal, Reply, Served, Trial};
 use crate::secrets::{Demand, Resolved};
 
 pub(super) struct Item {
     pub names: Arc<Names>,
     pub limits: Limits,
+    pub trial: Arc<Trial>,
     pub allowance: Allowance,
     pub tended: HashMap<Box<str>, Tended>,
     /// Names whose fetch has not begun.
@@ -63,11 +64,12 @@ impl Tended {
 }
 
 impl Item {
-    pub(super) fn new(names: Arc<Names>, limits: Limits, now: Instant) -> Self {
+    pub(super) fn new(names: Arc<Names>, limits: Limits, trial: Arc<Trial>, now: Instant) -> Self {
         Self {
             names,
             allowance: Allowance::new(now, limits.unknown_burst),
             limits,
+            trial,
             tended: HashMap::new(),
             queue: VecDeque::new(),
             in_flight: 0,

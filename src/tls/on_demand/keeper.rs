@@ -39,6 +39,15 @@ struct LookedAt {
     built: Built,
 }
 
+/// A keeper that dies leaves no name behind that nobody would refresh, or refuse once it is deleted.
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.items.values().for_each(|item| item.names.clear());
+        }
+    }
+}
+
 impl Keeper {
     /// A keeper, and the door to it.
     #[must_use]
@@ -85,8 +94,10 @@ impl Keeper {
         let now = self.clock.now();
         let key = Arc::as_ptr(&request.names).addr();
         let item = self.items.entry(key);
-        let item = item.or_insert_with(|| Item::new(request.names, request.limits, now));
-        item.limits = request.limits;
+        let (limits, trial) = (request.limits, request.trial);
+        let item =
+            item.or_insert_with(|| Item::new(request.names, limits, Arc::clone(&trial), now));
+        (item.limits, item.trial) = (limits, trial);
         let waiting = item.limits.waiting;
         let (name, reply) = (request.name, request.reply);
         let Some(tended) = item.tended.get_mut(&name) else {
@@ -157,7 +168,11 @@ impl Keeper {
     /// Has values looked at where nobody waits for a core.
     fn look_at(&mut self, key: ItemKey, name: &str, values: Vec<Resolved>) {
         let (now, say) = (self.clock.wall(), self.say.clone());
-        let Some(tended) = self.tended(key, name) else {
+        let Some(item) = self.items.get_mut(&key) else {
+            return;
+        };
+        let trial = Arc::clone(&item.trial);
+        let Some(tended) = item.tended.get_mut(name) else {
             return;
         };
         let Some(demand) = tended.demand.as_ref().map(|demand| demand.id()) else {
@@ -168,7 +183,7 @@ impl Keeper {
         let (name, before) = (name.to_owned(), tended.served.clone());
         let chains = Arc::clone(&self.chains);
         tokio::task::spawn_blocking(move || {
-            let built = build(&name, &values, before.as_ref(), now, &chains);
+            let built = build(&name, &values, before.as_ref(), now, &chains, &trial);
             // Nobody listens at the end of the process.
             let _ = say.send(LookedAt { demand, built });
         });

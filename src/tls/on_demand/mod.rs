@@ -21,8 +21,9 @@ use openssl::sha::Sha256;
 use tokio::sync::{mpsc, oneshot};
 
 use super::certificate::CertifiedKey;
-use super::policy::TlsPolicy;
+use super::policy::{Protocols, TlsPolicy};
 use super::present;
+use super::rehearsal::{Classes, Rehearsal};
 use crate::clock::Clock;
 use crate::http::host_name::is_host_name;
 use counts::Counts;
@@ -59,6 +60,16 @@ pub struct Served {
     pub generation: [u8; 32],
     /// Earliest end of their validity.
     pub not_after: SystemTime,
+    /// Protocols that clients were served over, in rehearsal.
+    protocols: Option<Protocols>,
+}
+
+/// What the pairs of an item's names have to pass before one is shown to a client: a handshake in
+/// memory, under the item's policy.
+pub struct Trial {
+    rehearsal: Arc<Rehearsal>,
+    policy: TlsPolicy,
+    classes: Classes,
 }
 
 /// Why a name is not served.
@@ -83,6 +94,7 @@ pub enum Refusal {
 pub struct OnDemand {
     names: Arc<Names>,
     limits: Limits,
+    trial: Arc<Trial>,
     door: Door,
 }
 
@@ -97,6 +109,7 @@ pub struct Door {
 struct Request {
     names: Arc<Names>,
     limits: Limits,
+    trial: Arc<Trial>,
     name: Box<str>,
     reply: Reply,
 }
@@ -110,9 +123,14 @@ impl Served {
     ///
     /// # Errors
     /// OpenSSL has no randomness.
-    pub fn session_context(&self, policy: &TlsPolicy, name: &str) -> Result<[u8; 32], ErrorStack> {
+    pub fn session_context(
+        &self,
+        policy: &TlsPolicy,
+        name: &str,
+        at: SystemTime,
+    ) -> Result<[u8; 32], ErrorStack> {
         let mut digest = Sha256::new();
-        digest.update(&present::session_context(policy, name)?);
+        digest.update(&present::session_context(policy, name, at)?);
         digest.update(&self.generation);
         Ok(digest.finish())
     }
@@ -127,13 +145,40 @@ impl Door {
     }
 }
 
-impl OnDemand {
-    /// An item with these names and bounds.
+impl Trial {
+    /// For an item whose names are held to this policy.
     #[must_use]
-    pub fn new(names: Arc<Names>, limits: Limits, door: Door) -> Self {
+    pub fn new(rehearsal: Arc<Rehearsal>, policy: TlsPolicy) -> Self {
+        Self {
+            rehearsal,
+            policy,
+            classes: Classes::default(),
+        }
+    }
+
+    /// What clients are served over with these pairs; all must be that were (`expected`).
+    fn pass(
+        &self,
+        pairs: &[Arc<CertifiedKey>],
+        expected: Option<Protocols>,
+    ) -> Result<Option<Protocols>, String> {
+        let rehearsed = self.classes.rehearse(pairs, &self.policy, &self.rehearsal);
+        let rehearsed = rehearsed.map_err(|errors| format!("openssl cannot rehearse: {errors}"))?;
+        match rehearsed.fault(expected) {
+            Some((_, failure)) => Err(failure.to_string()),
+            None => Ok(rehearsed.served()),
+        }
+    }
+}
+
+impl OnDemand {
+    /// An item with these names and bounds, whose pairs have to pass the trial.
+    #[must_use]
+    pub fn new(names: Arc<Names>, limits: Limits, trial: Trial, door: Door) -> Self {
         Self {
             names,
             limits,
+            trial: Arc::new(trial),
             door,
         }
     }
@@ -162,6 +207,7 @@ impl OnDemand {
         let request = Request {
             names: Arc::clone(&self.names),
             limits: self.limits,
+            trial: Arc::clone(&self.trial),
             name: name.into(),
             reply,
         };

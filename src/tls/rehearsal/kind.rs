@@ -53,7 +53,7 @@ impl Kind {
         client.set_cipher_list(self.ciphers())?;
         client.set_sigalgs_list(self.signatures())?;
         // One cheap share in the hello, and the curves of the certificates.
-        client.set_groups_list("X25519:P-256:P-384")?;
+        client.set_groups_list("P-256:X25519:P-384")?;
         Ok(client.build())
     }
 

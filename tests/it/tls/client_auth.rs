@@ -1,5 +1,6 @@
 //! Client certificates.
 
+use super::visitor::Visitor;
 use super::*;
 
 #[test]
@@ -51,6 +52,8 @@ fn a_guarded_name_is_not_reached_over_another_names_handshake() {
             ("o.test", "m.test:443", &[protocol]),
             ("o.test", "m.test.", &[protocol]),
             ("o.test", "bad.test", &[protocol]),
+            ("o.test", "a.b.w.test", &[protocol]),
+            ("o.test", "a.b.c.W.test.:443", &cert),
             ("o.test", "m.test", &cert),
             ("a.w.test", "b.w.test", &cert),
             ("m.test", "a.w.test", &cert),
@@ -60,11 +63,38 @@ fn a_guarded_name_is_not_reached_over_another_names_handshake() {
         assert_eq!(upstream.count(), 0);
         assert_eq!(ask("m.test", "m.test", &cert), "200");
         assert_eq!(ask("m.test", "o.test", &cert), "200");
-        assert_eq!(ask("o.test", "none.test", &[protocol]), "200");
+        for host in ["none.test", "w.test", "a.b.m.test"] {
+            assert_eq!(ask("o.test", host, &[protocol]), "200", "{host}");
+        }
         let served = gateway.get("m.test", "/", &[]).status;
         assert_eq!(served, 200, "in the clear nothing is checked");
         upstream.forget();
     }
     let said = "client certificate not verified with SNI o.test, but the host is m.test";
     assert!(gateway.log().contains(said), "{said}");
+}
+
+/// Pingora keeps such a host from whoever looks for it, and sends it upstream.
+#[test]
+fn a_target_without_a_host_field_names_a_guarded_host_all_the_same() {
+    let (upstream, gateway) = start_mtls();
+    let ask = |target: &str| {
+        let mut visit = Visitor::new(gateway.https(), "o.test").connect().unwrap();
+        visit.send(format!("GET {target} HTTP/1.0\r\n\r\n"));
+        visit.expect_reply().status
+    };
+    for target in [
+        "http://m.test/",
+        "https://M.test.:443/",
+        "http://m.test?/",
+        "other://m.test/",
+        "http://u@m.test/",
+        "http://a.w.test/",
+    ] {
+        assert_eq!(ask(target), 400, "{target}");
+    }
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(ask("http://o.test/a"), 200);
+    let seen = upstream.take();
+    assert_eq!(seen[0].header("host"), Some("o.test"));
 }

@@ -25,13 +25,6 @@ fn weak_document() -> String {
     )
 }
 
-fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
-    let page = gateway.metrics_page();
-    let mut lines = page.lines();
-    let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-    line.map(|value| value.parse().unwrap())
-}
-
 #[test]
 fn a_generation_that_fails_its_rehearsal_waits_in_quarantine() {
     let authority = Authority::new().unwrap();
@@ -68,11 +61,11 @@ fn a_generation_that_fails_its_rehearsal_waits_in_quarantine() {
     assert_alert(&s_client(gateway.https(), &["-servername", "b.test"]), 80);
     let said = "ca key too small; its names refuse handshakes";
     assert!(gateway.log().contains(said));
-    assert_eq!(metric(&gateway, "claviger_tls_quarantined"), Some(0.0));
+    assert_eq!(gateway.metric("claviger_tls_quarantined"), Some(0.0));
 
     gateway.write_file("secrets/a.json", weak_document());
     wait_until("the bad generation is in quarantine", || {
-        metric(&gateway, "claviger_tls_quarantined") == Some(1.0)
+        gateway.metric("claviger_tls_quarantined") == Some(1.0)
     });
     assert_eq!(shown(), first);
     let log = gateway.log();
@@ -91,7 +84,7 @@ fn a_generation_that_fails_its_rehearsal_waits_in_quarantine() {
 
     gateway.write_file("secrets/a.json", good("a.test"));
     wait_until("the next good one is served", || {
-        shown() != first && metric(&gateway, "claviger_tls_quarantined") == Some(0.0)
+        shown() != first && gateway.metric("claviger_tls_quarantined") == Some(0.0)
     });
     gateway.write_file("secrets/b.json", good("b.test"));
     wait_until("the item that refused serves", || {

@@ -173,13 +173,6 @@ fn await_log(gateway: &Gateway, said: &str) {
     wait_until(said, || gateway.log().contains(said));
 }
 
-/// What the gateway says of itself, by the metric's name with its labels.
-fn metric(gateway: &Gateway, name: &str) -> Option<f64> {
-    let page = gateway.metrics_page();
-    let value = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok();
-    page.lines().find_map(value)
-}
-
 /// The `client` of an item: a CA, literal or reference, and further members.
 fn guard(ca: &str, more: &str) -> String {
     let ca = serde_json::to_string(ca).unwrap();

@@ -80,7 +80,7 @@ fn sessions_in_memory_outlive_the_connection_however_it_ends_and_new_certificate
     let gateway = Gateway::start(text());
     let session = gateway.dir().join("session");
     let session = session.to_str().unwrap();
-    let kept = || metric(&gateway, "claviger_tls_sessions").expect("it is told");
+    let kept = || gateway.metric("claviger_tls_sessions").expect("it is told");
     for version in ["-tls1_2", "-tls1_3"] {
         let resume = || {
             let args = [
@@ -113,10 +113,10 @@ fn sessions_in_memory_outlive_the_connection_however_it_ends_and_new_certificate
         wait_until("both sessions are kept", || kept() >= before + 2.0);
         begin(&["-ign_eof"], REQUEST);
         assert!(resume() && resume(), "as often as it likes: {version}");
-        let revision = metric(&gateway, "claviger_config_revision");
+        let revision = gateway.metric("claviger_config_revision");
         gateway.write_resources(&text());
         wait_until("the new certificate is in force", || {
-            metric(&gateway, "claviger_config_revision") > revision
+            gateway.metric("claviger_config_revision") > revision
         });
         assert!(resume(), "the policy is the same: {version}");
     }

@@ -75,12 +75,14 @@ fn resumes(gateway: &Gateway, version: &str, name: &str, session: &Path) -> bool
 }
 
 fn generation(gateway: &Gateway) -> f64 {
-    metric(gateway, "claviger_tls_ticket_key_generation").unwrap_or_default()
+    gateway
+        .metric("claviger_tls_ticket_key_generation")
+        .unwrap_or_default()
 }
 
 fn tickets(gateway: &Gateway, result: &str) -> f64 {
     let name = format!("claviger_tls_tickets_total{{result=\"{result}\"}}");
-    metric(gateway, &name).expect("tickets are on")
+    gateway.metric(&name).expect("tickets are on")
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -122,7 +124,7 @@ async fn a_fleet_resumes_each_others_sessions_while_their_key_is_one_of_three() 
     for gateway in [&one, &other] {
         wait_until("the key is in use", || generation(gateway) >= 4.0);
         assert!(!all_resume(gateway));
-        assert_eq!(metric(gateway, "claviger_tls_ticket_keys"), Some(3.0));
+        assert_eq!(gateway.metric("claviger_tls_ticket_keys"), Some(3.0));
         assert!(tickets(gateway, "unknown_key") >= 2.0);
     }
     // A list is all there is, so that a key can be withdrawn at once.
@@ -133,7 +135,7 @@ async fn a_fleet_resumes_each_others_sessions_while_their_key_is_one_of_three() 
     for (version, file) in &late {
         assert!(!resumes(&other, version, "a.test", file), "withdrawn");
     }
-    assert_eq!(metric(&other, "claviger_tls_ticket_keys"), Some(2.0));
+    assert_eq!(other.metric("claviger_tls_ticket_keys"), Some(2.0));
     // Whoever starts now knows the same.
     wait_until("the keys are in use", || generation(&one) >= 5.0);
     let third = start();
@@ -186,7 +188,9 @@ fn random_keys_are_those_of_one_process() {
     for (version, file) in &sessions {
         assert!(resumes(&first, version, "a.test", file), "{version}");
     }
-    let age = metric(&first, "claviger_tls_ticket_key_age_seconds").expect("there is a key");
+    let age = first
+        .metric("claviger_tls_ticket_key_age_seconds")
+        .expect("there is a key");
     assert!((0.0..60.0).contains(&age), "{age}");
     first.signal(rustix::process::Signal::TERM);
     first.wait_exit();
@@ -210,7 +214,7 @@ fn random_keys_rotate_and_the_third_after_is_the_end() {
     for (version, file) in &sessions {
         assert!(!resumes(&gateway, version, "a.test", file), "{version}");
     }
-    assert_eq!(metric(&gateway, "claviger_tls_ticket_keys"), Some(3.0));
+    assert_eq!(gateway.metric("claviger_tls_ticket_keys"), Some(3.0));
 }
 
 #[test]
@@ -234,7 +238,7 @@ fn without_keys_handshakes_are_full_ones_until_there_are_some() {
     let args = ["-tls1_3", "-servername", "a.test", "-ign_eof"];
     let hint = converse(gateway.https(), &args, REQUEST);
     assert!(!hint.contains("TLS session ticket:"), "{hint}");
-    assert_eq!(metric(&gateway, "claviger_tls_ticket_keys"), Some(0.0));
+    assert_eq!(gateway.metric("claviger_tls_ticket_keys"), Some(0.0));
 
     gateway.write_file("secrets/keys", key(1));
     wait_until("there are keys", || generation(&gateway) >= 1.0);
@@ -271,7 +275,7 @@ fn without_keys_handshakes_are_full_ones_until_there_are_some() {
     // What is gone opens nothing any more.
     std::fs::remove_file(gateway.dir().join("secrets/keys")).unwrap();
     wait_until("the keys are gone", || {
-        metric(&gateway, "claviger_tls_ticket_keys") == Some(0.0)
+        gateway.metric("claviger_tls_ticket_keys") == Some(0.0)
     });
     assert!(VERSIONS.iter().all(|version| none(version)));
     assert!(!resume());
@@ -360,5 +364,5 @@ fn keys_are_a_reference_or_none() {
         log.contains("has no effect while apisix.ssl.ssl_session_tickets is false"),
         "{log}"
     );
-    assert_eq!(metric(&gateway, "claviger_tls_ticket_keys"), None);
+    assert_eq!(gateway.metric("claviger_tls_ticket_keys"), None);
 }

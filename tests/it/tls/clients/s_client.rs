@@ -1,5 +1,5 @@
-//! openssl: groups and a second hello, signatures, records of any size; and of hybrid groups the
-//! library, for `s_client` knows them only since 3.5.
+//! openssl: groups and a second hello, signatures, sessions taken up again, records of any size; and
+//! of hybrid groups the library, for `s_client` knows them only since 3.5.
 
 use openssl::ssl::{SslConnector, SslMethod, SslVerifyMode};
 
@@ -116,6 +116,26 @@ fn a_certificate_is_signed_with_as_the_client_can_verify() {
             );
         }
         assert_alert(&ask("RSA-PSS+SHA256"), 40);
+    }
+}
+
+/// `-reconnect` ends each connection itself, as soon as it stands, and comes back five times.
+#[test]
+fn a_client_that_closes_first_resumes_whenever_it_comes_back() {
+    for tickets in [false, true] {
+        let bootstrap = format!("apisix: {{ ssl: {{ ssl_session_tickets: {tickets} }} }}");
+        let builder = Gateway::builder().bootstrap(&bootstrap);
+        let (_upstream, gateway) = start(builder, &["a.test", "b.test"]);
+        for name in ["a.test", "b.test"] {
+            let args = ["-servername", name, "-tls1_2", "-reconnect"];
+            let said = s_client(gateway.https(), &args);
+            let times = |way: &str| {
+                said.matches(&format!("{way}, TLSv1.2, Cipher is ECDHE"))
+                    .count()
+            };
+            let ways = (times("New"), times("Reused"));
+            assert_eq!(ways, (1, 5), "tickets {tickets}, {name}\n{said}");
+        }
     }
 }
 

@@ -83,7 +83,7 @@ fn a_storm_of_rotations_fails_no_handshake() {
         resumed: AtomicUsize::new(0),
         took: Mutex::default(),
     };
-    let revision = || metric(&gateway, "claviger_config_revision").unwrap();
+    let revision = || gateway.metric("claviger_config_revision").unwrap();
     let (first, mut warm) = (revision(), None);
     let rotations = thread::scope(|scope| {
         let clients: Vec<_> = (0..3)
@@ -132,9 +132,9 @@ fn a_storm_of_rotations_fails_no_handshake() {
     floor("resumed sessions", resumed, 5);
     assert!(quantile(100) < SLOWEST, "{:?}", quantile(100));
     assert!(after < warm + GROWTH_KIB, "{warm} KiB, then {after} KiB");
-    assert_eq!(metric(&gateway, "claviger_tls_quarantined"), Some(0.0));
+    assert_eq!(gateway.metric("claviger_tls_quarantined"), Some(0.0));
     let failed = "claviger_tls_handshakes_total{result=\"failed\"}";
-    assert_eq!(metric(&gateway, failed), Some(0.0));
+    assert_eq!(gateway.metric(failed), Some(0.0));
     let log = gateway.log();
     let errors = log.lines().filter(|line| line.contains(" ERROR "));
     assert_eq!(errors.collect::<Vec<_>>(), [""; 0]);

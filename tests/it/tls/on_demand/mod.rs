@@ -124,9 +124,7 @@ impl Stage {
 
     /// A number on the metrics page.
     fn metric(&self, line: &str) -> f64 {
-        let page = self.gateway.metrics_page();
-        let found = page.lines().find_map(|one| one.strip_prefix(line));
-        found.map_or(0.0, |number| number.trim().parse().unwrap())
+        self.gateway.metric(line).unwrap_or(0.0)
     }
 }
 
