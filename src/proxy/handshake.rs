@@ -13,6 +13,7 @@ mod failure;
 mod hello;
 mod refused;
 mod resumption;
+mod staple;
 
 use std::sync::Arc;
 

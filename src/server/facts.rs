@@ -14,6 +14,7 @@ use crate::snapshot::CertificateState;
 use crate::telemetry::metrics::{Collect, Kind, Page, SecretFacts, write_secret_facts};
 use crate::tls::IdentityState;
 use crate::tls::on_demand::Tally;
+use crate::tls::stapling;
 use crate::tls::{SessionCache, TicketKeys};
 
 /// Asked at each scrape.
@@ -23,6 +24,7 @@ pub(super) struct Facts {
     pub(super) secrets: Arc<Secrets>,
     pub(super) refused: Arc<RefusedHandshakes>,
     pub(super) tickets: Option<Arc<TicketKeys>>,
+    pub(super) stapled: Arc<stapling::Counts>,
     pub(super) sessions: Arc<SessionCache>,
     pub(super) clock: Arc<dyn Clock>,
     /// `claviger.tls.expiry_notice`.
@@ -34,6 +36,7 @@ impl Collect for Facts {
         self.configuration(page);
         self.certificates(page);
         self.on_demand(page);
+        self.stapling(page);
         self.sessions(page);
         self.tickets(page);
         write_secret_facts(page, &self.secret_facts());
@@ -226,6 +229,42 @@ impl Facts {
         let certificates = snapshot.certificates.iter();
         let quarantined = certificates.filter(|certificate| certificate.quarantined);
         page.sample(&[], count(quarantined.count() as u64));
+    }
+
+    fn stapling(&self, page: &mut Page) {
+        let Some(snapshot) = self.cell.current() else {
+            return;
+        };
+        let now = self.clock.wall();
+        let (mut stapled, mut missing) = (0, 0);
+        for identity in snapshot.names.identities() {
+            if let (Some(settings), IdentityState::Serving { pairs }) =
+                (identity.stapling, &identity.state)
+            {
+                let fit = pairs.iter().filter_map(|pair| pair.staple(settings, now));
+                let fit = fit.count();
+                stapled += fit;
+                missing += pairs.len() - fit;
+            }
+        }
+        if stapled + missing == 0 {
+            return;
+        }
+        page.family(
+            "claviger_ocsp_staples",
+            "Certificates of items with ocsp_stapling, with and without a response to send.",
+            Kind::Gauge,
+        );
+        page.sample(&[("state", "stapled")], count(stapled as u64));
+        page.sample(&[("state", "missing")], count(missing as u64));
+        page.family(
+            "claviger_ocsp_responses_total",
+            "Questions to OCSP responders, by what they brought.",
+            Kind::Counter,
+        );
+        for (result, number) in self.stapled.results() {
+            page.sample(&[("result", result)], count(number));
+        }
     }
 
     /// By item: names are the clients'.

@@ -27,7 +27,7 @@ use tokio::task::JoinError;
 
 use crate::admin::{self, MetricsApp, Readiness, StatusApp};
 use crate::clock::{Clock, SystemClock};
-use crate::config::bootstrap::Bootstrap;
+use crate::config::bootstrap::{Bootstrap, TRUSTED_CERTIFICATE};
 use crate::config::source::{LoadError, Source, SourceOptions, Watcher};
 use crate::proxy::Gateway;
 use crate::proxy::drain::Drain;
@@ -38,11 +38,13 @@ use crate::proxy::listener::{EdgeParts, EdgeService, Entrance, PerAddress};
 use crate::proxy::signals::Signals;
 use crate::reload::{Reload, SnapshotCell, Status};
 use crate::secrets::Secrets;
+use crate::snapshot::compile::CompileEnv;
 use crate::telemetry::metrics::{
     Collect, HandshakeCounts, MetricsConfig, MetricsConfigError, ProxiedCounts,
 };
 use crate::telemetry::{Logger, Metrics};
 use crate::tls::on_demand::Keeper;
+use crate::tls::stapling;
 use crate::tls::{SessionCache, SniStore, TicketKeys};
 use observer::SecretObserver;
 use sockets::{Bound, Sockets};
@@ -132,6 +134,7 @@ pub fn run(
     let cache = SessionCache::new(SESSION_BYTES, SESSION_LIFETIME, Arc::clone(&clock));
     let sessions = Arc::new(cache);
     let cell = Arc::new(SnapshotCell::new());
+    let (stapler, stapled) = stapler(&cell, &env, &clock)?;
     let status = Arc::new(Status::audited(audit.clone()));
     let drain = Arc::new(Drain::new(Arc::clone(metrics.connections())));
     let reload = Reload::new(
@@ -164,6 +167,7 @@ pub fn run(
         secrets: Arc::clone(&secrets),
         refused: Arc::clone(&refused),
         tickets: tickets.clone(),
+        stapled,
         sessions: Arc::clone(&sessions),
         clock: Arc::clone(&clock),
         expiry_notice: bootstrap.claviger.tls.expiry_notice,
@@ -189,6 +193,7 @@ pub fn run(
                 watcher,
                 secrets: Arc::clone(&secrets),
                 keeper,
+                stapler,
                 env,
                 tickets: tickets.clone(),
                 look_again: look_again.clone(),
@@ -345,6 +350,21 @@ fn edge(
     Ok(edge)
 }
 
+/// What asks OCSP responders, and what it counts.
+fn stapler(
+    cell: &Arc<SnapshotCell>,
+    env: &CompileEnv,
+    clock: &Arc<dyn Clock>,
+) -> Result<(stapling::Keeper, Arc<stapling::Counts>), SettingsError> {
+    let cell = Arc::clone(cell);
+    let items = move || Some(Arc::clone(&cell.current()?.names));
+    let made = stapling::Keeper::new(Box::new(items), &env.trust, &env.kept, Arc::clone(clock));
+    made.map_err(|_| SettingsError::Word {
+        field: TRUSTED_CERTIFICATE,
+        expected: "certificates that the TLS library takes",
+    })
+}
+
 fn admin_services(
     bootstrap: &Bootstrap,
     metrics: &Arc<Metrics>,
@@ -376,7 +396,8 @@ struct Work {
     watcher: Watcher,
     secrets: Arc<Secrets>,
     keeper: Keeper,
-    env: Arc<crate::snapshot::compile::CompileEnv>,
+    stapler: stapling::Keeper,
+    env: Arc<CompileEnv>,
     tickets: Option<Arc<TicketKeys>>,
     look_again: mpsc::Sender<()>,
 }
@@ -409,6 +430,7 @@ impl Work {
     async fn run(mut self, shutdown: ShutdownWatch, ready: ServiceReadyNotifier) {
         let mut secrets = tokio::spawn(Arc::clone(&self.secrets).run(shutdown.clone()));
         let mut keeper = tokio::spawn(self.keeper.run(shutdown.clone()));
+        let mut stapler = tokio::spawn(self.stapler.run(shutdown.clone()));
         self.reload.first().await;
         ready.notify_ready();
         tokio::select! {
@@ -418,8 +440,10 @@ impl Work {
             () = keep_tickets(self.tickets, shutdown) => {}
             ended = &mut secrets => is_visible(ended),
             ended = &mut keeper => is_visible(ended),
+            ended = &mut stapler => is_visible(ended),
         }
         keeper.abort();
+        stapler.abort();
         secrets.abort();
     }
 }

@@ -29,6 +29,7 @@ use crate::secrets::{Reference, SecretsSettings};
 use crate::snapshot::compile::{CertificateRules, CompileEnv};
 use crate::telemetry::{AccessLog, Metrics};
 use crate::tls::on_demand::Door;
+use crate::tls::stapling;
 use crate::tls::{Chains, Rehearsal, SessionCache, TicketKeys};
 use crate::upstream::{DnsConfig, DnsError, Resolver};
 
@@ -99,7 +100,8 @@ pub fn compile_env(
         search: apisix.enable_resolv_search_opt,
     };
     let plugins = bootstrap.plugins.as_ref().map(|names| {
-        for name in names.iter().filter(|name| plugins::find(name).is_none()) {
+        let known = |name: &str| plugins::find(name).is_some() || name == stapling::PLUGIN;
+        for name in names.iter().filter(|name| !known(name)) {
             log::warn!("plugins: {name} is not available; a resource that uses it refuses");
         }
         names.iter().cloned().collect::<HashSet<_>>()

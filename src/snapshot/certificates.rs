@@ -15,7 +15,7 @@ use super::compile::{Compilation, Scope};
 use super::on_demand;
 use super::rest::AllUnits;
 use super::unit::{self, Unit, Units};
-use super::{Snapshot, parallel, quarantine, substitute};
+use super::{Snapshot, parallel, quarantine, stapling, substitute};
 use crate::config::Documents;
 use crate::config::resource::{Item, SslConfig, SslKind};
 use crate::diagnostic::{Diagnostic, Severity};
@@ -125,6 +125,7 @@ fn stamp(item: &Item<SslConfig>, documents: &Documents, run: &Compilation<'_>) -
     let mut stamp = run.hasher();
     item.fingerprint.hash(&mut stamp);
     on_demand::stamp(config, documents, &mut stamp);
+    stapling::stamp(config, run, &mut stamp);
     for (cert, key) in &config.pairs {
         substitute::stamp_text(cert, run.view, &mut stamp);
         substitute::stamp_text(key, run.view, &mut stamp);
@@ -288,6 +289,7 @@ fn ssl(item: &Item<SslConfig>, previous: Option<&SslUnit>, scope: &mut Scope<'_>
     let mut identity = identity(item, &pairs, auth.map_err(|_| ()), scope);
     identity.guards_clients = config.client.is_some();
     identity.serve_expired = serve_expired(config, run);
+    identity.stapling = stapling::build(config, &pairs, scope);
     let settled = quarantine::settle(identity, previous, scope);
     let kept = previous.filter(|_| settled.keeps_pairs);
     let refused = !settled.identity.serves(run.now);

@@ -172,6 +172,14 @@ impl Compilation<'_> {
         enabled.is_none_or(|enabled| enabled.contains(name))
     }
 
+    /// Whether a list of plugins names this one; without any list none does. For plugins that are off
+    /// by default.
+    #[must_use]
+    pub fn plugin_listed(&self, name: &str) -> bool {
+        let enabled = self.plugins.as_ref().or(self.env.plugins.as_ref());
+        enabled.is_some_and(|enabled| enabled.contains(name))
+    }
+
     /// The plugin's metadata, values in place; `None` where a reference in it has no value, so
     /// that the plugin cannot run.
     #[must_use]

@@ -17,6 +17,7 @@ pub mod references;
 mod rest;
 mod roster;
 mod routes;
+mod stapling;
 pub mod substitute;
 #[cfg(test)]
 mod tests;

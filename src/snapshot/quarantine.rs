@@ -105,6 +105,7 @@ fn fall_back(
             let mut mixed = TlsIdentity::serving(id, older, policy);
             mixed.guards_clients = newest.guards_clients;
             mixed.serve_expired = newest.serve_expired;
+            mixed.stapling = newest.stapling;
             return Some((kept(Arc::new(mixed), rehearsed.served()), CONSEQUENCE));
         }
     }

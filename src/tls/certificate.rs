@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arc_swap::ArcSwapOption;
 use openssl::asn1::{Asn1Time, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
@@ -20,6 +21,7 @@ use pingora_core::utils::tls::CertKey;
 use super::chains::{Chain, Chains};
 use super::key::{KeyAlgorithm, parse_keys};
 use super::sni_store::covers;
+use super::stapling::{Staple, Stapling};
 use super::{ffi, pem};
 use crate::secrets::Secret;
 
@@ -34,6 +36,8 @@ pub struct CertifiedKey {
     not_before: SystemTime,
     not_after: SystemTime,
     fingerprint: [u8; 32],
+    /// What its authority said of the leaf. Here, so that it never goes with another certificate.
+    staple: ArcSwapOption<Staple>,
 }
 
 /// Where a moment stands to the validity of a certificate.
@@ -87,6 +91,7 @@ impl CertifiedKey {
             leaf,
             chain,
             key: key_of_leaf,
+            staple: ArcSwapOption::empty(),
         })
     }
 
@@ -139,6 +144,19 @@ impl CertifiedKey {
         let digest = self.leaf.digest(MessageDigest::sha256());
         let hex = |digest: &[u8]| digest.iter().map(|byte| format!("{byte:02x}")).collect();
         digest.map_or_else(|_| String::new(), |digest| hex(&digest))
+    }
+
+    /// The response to send with the leaf at this moment, under these settings. Waits for nothing.
+    #[must_use]
+    pub fn staple(&self, settings: Stapling, now: SystemTime) -> Option<Arc<Staple>> {
+        let staple = self.staple.load();
+        let fit = staple.as_ref().filter(|staple| staple.fits(settings, now));
+        fit.cloned()
+    }
+
+    /// Has this response sent with the leaf from now on; `None` for none.
+    pub(super) fn set_staple(&self, staple: Option<Arc<Staple>>) {
+        self.staple.store(staple);
     }
 
     /// Where this moment stands to the validity of the leaf.
@@ -306,6 +324,7 @@ impl CertifiedKey {
             leaf: self.leaf.clone(),
             chain: Arc::clone(&self.chain),
             key: ffi::copy_of_key(&self.key)?,
+            staple: ArcSwapOption::new(self.staple.load_full()),
             ..*self
         })
     }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use openssl::asn1::{Asn1Integer, Asn1Time};
+use openssl::asn1::{Asn1Integer, Asn1Object, Asn1OctetString, Asn1Time};
 use openssl::bn::{BigNum, MsbOption};
 use openssl::ec::{EcGroup, EcKey};
 use openssl::error::ErrorStack;
@@ -16,7 +16,9 @@ use openssl::x509::extension::{
     AuthorityKeyIdentifier, BasicConstraints, CrlNumber, ExtendedKeyUsage, KeyUsage,
     SubjectAlternativeName, SubjectKeyIdentifier,
 };
-use openssl::x509::{X509, X509Builder, X509CrlBuilder, X509NameBuilder, X509RevokedBuilder};
+use openssl::x509::{
+    X509, X509Builder, X509CrlBuilder, X509Extension, X509NameBuilder, X509RevokedBuilder,
+};
 
 use crate::clock::{Clock, SystemClock};
 use crate::secrets::Secret;
@@ -67,6 +69,8 @@ pub struct LeafOptions {
     pub starts_in_secs: i64,
     /// End of validity, in seconds from now; negative makes an expired certificate.
     pub ends_in_secs: i64,
+    /// URL of who is asked whether it is revoked (OCSP).
+    pub responder: Option<String>,
 }
 
 impl Default for LeafOptions {
@@ -76,6 +80,7 @@ impl Default for LeafOptions {
             usage: Usage::default(),
             starts_in_secs: -HOUR_SECS,
             ends_in_secs: 90 * DAY_SECS,
+            responder: None,
         }
     }
 }
@@ -180,6 +185,9 @@ impl Authority {
         )?;
         builder.set_issuer_name(self.cert.subject_name())?;
         leaf_extensions(&mut builder, &self.cert, names, options.usage)?;
+        if let Some(url) = &options.responder {
+            builder.append_extension(authority_access(url)?)?;
+        }
         builder.sign(&self.key, MessageDigest::sha256())?;
         let mut cert_pem = builder.build().to_pem()?;
         for link in &self.chain {
@@ -317,6 +325,27 @@ fn leaf_extensions(
     let alternatives = alternatives.build(&builder.x509v3_context(Some(issuer), None))?;
     builder.append_extension(alternatives)?;
     key_identifiers(builder, Some(issuer))
+}
+
+/// Where OCSP is spoken (RFC 5280 §4.2.2.1).
+fn authority_access(url: &str) -> Result<X509Extension, ErrorStack> {
+    const OCSP: &[u8] = b"\x2b\x06\x01\x05\x05\x07\x30\x01";
+    let description = [block(0x06, OCSP), block(0x86, url.as_bytes())].concat();
+    let content = block(0x30, &block(0x30, &description));
+    let oid = Asn1Object::from_str("1.3.6.1.5.5.7.1.1")?;
+    let content = Asn1OctetString::new_from_bytes(&content)?;
+    X509Extension::new_from_der(&oid, false, &content)
+}
+
+/// A value in DER, its length in the form of two bytes at most.
+fn block(tag: u8, content: &[u8]) -> Vec<u8> {
+    let [.., high, low] = content.len().to_be_bytes();
+    let length: &[u8] = match (high, low) {
+        (0, ..0x80) => &[low],
+        (0, _) => &[0x81, low],
+        _ => &[0x82, high, low],
+    };
+    [&[tag], length, content].concat()
 }
 
 fn key_identifiers(builder: &mut X509Builder, issuer: Option<&X509>) -> Result<(), ErrorStack> {

@@ -10,6 +10,7 @@ use std::ffi::{c_char, c_int, c_long, c_uint, c_ulong};
 use std::time::Duration;
 
 use foreign_types_shared::{ForeignType, ForeignTypeRef};
+use openssl::asn1::{Asn1GeneralizedTimeRef, Asn1TimeRef};
 use openssl::error::ErrorStack;
 use openssl::pkey::{HasPublic, PKey, PKeyRef, Private};
 use openssl::ssl::{SslContextBuilder, SslOptions, SslRef, SslStream};
@@ -81,6 +82,14 @@ pub fn server_name_extension(ssl: &SslRef) -> Option<&[u8]> {
     // SAFETY: on success OpenSSL points `data` at `len` bytes owned by the ClientHello it keeps
     // until the callback returns; the borrow of `ssl` ends before that.
     Some(unsafe { std::slice::from_raw_parts(data, len) })
+}
+
+/// The same time, in the type that times of certificates have.
+#[must_use]
+pub fn as_time(at: &Asn1GeneralizedTimeRef) -> &Asn1TimeRef {
+    // SAFETY: in C both are `ASN1_STRING`, told apart by the tag inside, which functions for
+    // `ASN1_TIME` look at: that is the choice of either form (`asn1.h`). The borrow stays the same.
+    unsafe { Asn1TimeRef::from_ptr(at.as_ptr().cast()) }
 }
 
 /// The connection of a stream, to be changed between two steps of its handshake.

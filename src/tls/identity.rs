@@ -8,6 +8,7 @@ use openssl::sha::Sha256;
 use super::certificate::{CertifiedKey, Validity};
 use super::on_demand::OnDemand;
 use super::policy::TlsPolicy;
+use super::stapling::Stapling;
 
 /// Whether an identity can serve.
 pub enum IdentityState {
@@ -38,6 +39,8 @@ pub struct TlsIdentity {
     pub not_after: Option<SystemTime>,
     /// Whether a pair is presented past its end, for want of a better one. Default false.
     pub serve_expired: bool,
+    /// How responses about its certificates are stapled; `None` staples none.
+    pub stapling: Option<Stapling>,
     /// Whether requests for its names must come over a handshake that saw a client certificate.
     /// True also where that cannot be set up and the identity refuses: a connection made for
     /// another name must not get around it.
@@ -56,6 +59,7 @@ impl TlsIdentity {
             state: IdentityState::Serving { pairs },
             not_after: Some(not_after),
             serve_expired: false,
+            stapling: None,
             guards_clients: policy.client().is_some(),
             policy,
         }
@@ -69,6 +73,7 @@ impl TlsIdentity {
             state: IdentityState::OnDemand(Box::new(names)),
             not_after: None,
             serve_expired: false,
+            stapling: None,
             guards_clients: policy.client().is_some(),
             policy,
         }
@@ -83,6 +88,7 @@ impl TlsIdentity {
             state: IdentityState::Refused { reason },
             not_after: None,
             serve_expired: false,
+            stapling: None,
             guards_clients: policy.client().is_some(),
             policy,
         }

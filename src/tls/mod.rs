@@ -1,6 +1,6 @@
 //! Certificates, which name they serve, and what a name allows. Knows OpenSSL's objects, but no
-//! connection and no secret manager: values come in, parsed pieces go out. [`on_demand`] alone asks
-//! for values, of names that clients asked for.
+//! connection and no secret manager: values come in, parsed pieces go out. Two tasks ask others:
+//! [`on_demand`]'s for values, of names that clients asked for, and [`stapling`]'s authorities.
 #![deny(unsafe_code)]
 
 pub mod certificate;
@@ -11,6 +11,7 @@ pub mod dev;
 pub mod ffi;
 pub mod identity;
 pub mod key;
+pub mod ocsp;
 pub mod on_demand;
 pub mod pair;
 mod pem;
@@ -22,6 +23,7 @@ pub mod revocation;
 pub mod session_cache;
 pub mod sni;
 pub mod sni_store;
+pub mod stapling;
 pub mod tickets;
 
 pub use certificate::{
@@ -40,4 +42,5 @@ pub use rehearsal::{Failure, Rehearsal, Rehearsed};
 pub use revocation::{RevocationError, RevocationLists};
 pub use session_cache::SessionCache;
 pub use sni_store::{SniEntry, SniStore};
+pub use stapling::Stapling;
 pub use tickets::{SharedKeys, TicketKeys};

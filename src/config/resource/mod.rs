@@ -4,6 +4,7 @@
 pub mod consumer;
 mod health;
 mod jwks;
+mod ocsp_stapling;
 mod on_demand;
 pub mod plugins;
 pub mod proto;
@@ -25,6 +26,7 @@ use super::node::{At, Entry, Node, Tree};
 use crate::diagnostic::Place;
 
 pub use consumer::{ConsumerConfig, CredentialConfig};
+pub use ocsp_stapling::OcspStaplingConfig;
 pub use on_demand::OnDemandConfig;
 pub use plugins::{PluginMap, PluginSetConfig, Settings};
 pub use proto::ProtoConfig;

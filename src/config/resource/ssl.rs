@@ -1,5 +1,6 @@
 //! Certificates (`spec/00` §5). PEM or references.
 
+use super::ocsp_stapling::{self, OcspStaplingConfig};
 use super::on_demand::{self, OnDemandConfig};
 use super::shape::{self, Head, Labels, Pem, Shared, fields, inner_fields, pem, unique};
 use crate::config::check::Check;
@@ -58,6 +59,8 @@ pub struct SslConfig {
     pub ssl_protocols: Vec<String>,
     /// Certificates are fetched when a client asks for their name; `None` fetches them at load.
     pub on_demand: Option<OnDemandConfig>,
+    /// Whether responses about the certificates are stapled; of the plugin `ocsp-stapling`.
+    pub ocsp_stapling: Option<OcspStaplingConfig>,
     /// Whether a certificate of the item is presented past its end; `None` takes what
     /// `claviger.tls.serve_expired` says.
     pub serve_expired: Option<bool>,
@@ -111,6 +114,7 @@ pub(super) fn parse(check: &mut Check, entries: Vec<Entry>, at: At) -> (Head, Ss
     ssl.pairs.extend(halves.cert.zip(halves.key));
     ssl.pairs.extend(halves.certs.into_iter().zip(halves.keys));
     on_demand::check_item(check, &ssl, at);
+    ocsp_stapling::check_item(check, &mut ssl, at);
     ssl.labels = std::mem::take(&mut head.labels);
     // Lists grow by fours, and there may be thousands of items.
     ssl.pairs.shrink_to_fit();
@@ -160,7 +164,7 @@ fn field(
         }
         "serve_expired" => ssl.serve_expired = check.boolean(&node),
         "status" => ssl.enabled = check.int(&node, 0..=1) != Some(0),
-        "ocsp_stapling" => check.warn(node.at, "unsupported", "OCSP stapling is not supported yet"),
+        "ocsp_stapling" => ssl.ocsp_stapling = ocsp_stapling::parse(check, node),
         _ => return false,
     }
     true

@@ -563,6 +563,29 @@ fn ssls_hold_their_rules() {
                 &[": on_demand is for certificates that clients are shown, not for type client"],
             ),
             (
+                "{sni: a, cert: $env://A, key: $env://B, ocsp_stapling: {enabled: true, skip_verify: true, cache_ttl: 60}}",
+                &[],
+            ),
+            (
+                "{sni: a, cert: $env://A, key: $env://B, ocsp_stapling: {enabled: 1, skip_verify: x, cache_ttl: 59, y: 1}}",
+                &[
+                    "ocsp_stapling.enabled: expected true or false, found a number",
+                    "ocsp_stapling.skip_verify: expected true or false, found a string",
+                    "ocsp_stapling.cache_ttl: expected an integer from 60 to 4294967295",
+                    "ocsp_stapling.y: no such field; it has no effect",
+                ],
+            ),
+            (
+                "{sni: '*', cert: '$secret://vault/m/{sni}/c', key: '$secret://vault/m/{sni}/k', on_demand: true, ocsp_stapling: {enabled: true}}",
+                &[": ocsp_stapling has no effect together with on_demand: nothing is stapled"],
+            ),
+            (
+                "{type: client, cert: $env://A, key: $env://B, ocsp_stapling: {enabled: true}}",
+                &[
+                    ": ocsp_stapling is for certificates that clients are shown, not for type client: it has no effect",
+                ],
+            ),
+            (
                 "{sni: a, cert: $env://A, key: $env://B, ssl_protocols: [SSLv3]}",
                 &["ssl_protocols.0: expected one of TLSv1.1, TLSv1.2, TLSv1.3"],
             ),

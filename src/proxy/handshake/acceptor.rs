@@ -11,7 +11,7 @@ use pingora_core::protocols::tls::server::handshake_with_callback;
 use super::accept::Accept;
 use super::hello::Hello;
 use super::{
-    CurrentNames, HandshakeError, RefusedHandshakes, TlsOptions, TlsSetupError, resumption,
+    CurrentNames, HandshakeError, RefusedHandshakes, TlsOptions, TlsSetupError, resumption, staple,
 };
 use crate::clock::Clock;
 use crate::tls::present;
@@ -41,6 +41,7 @@ impl Acceptor {
         present::settle(&mut context, options.ciphers.as_deref())
             .map_err(TlsSetupError::Ciphers)?;
         resumption::set_up(&mut context, &options)?;
+        staple::set_up(&mut context, chosen)?;
         offer_protocols(&mut context, options.http2);
         let hello = Hello {
             names,

@@ -11,6 +11,7 @@ mod clients;
 mod generations;
 mod inbound;
 mod names;
+mod ocsp;
 mod on_demand;
 mod pairs;
 mod protocols;
