@@ -51,7 +51,7 @@ fn await_staple(gateway: &Gateway, name: &str) {
 /// How many questions ended so.
 fn ended(gateway: &Gateway, result: &str) -> f64 {
     let name = format!("claviger_ocsp_responses_total{{result=\"{result}\"}}");
-    metric(gateway, &name).unwrap_or_default()
+    gateway.metric(&name).unwrap_or_default()
 }
 
 /// An authority below a root, so that its leaves carry it in their chain.
@@ -112,12 +112,8 @@ fn each_certificate_of_a_name_comes_with_its_own_response() {
         }
     }
     assert!(!stapled(&gateway, "quiet.test"), "off unless enabled");
-    let staples = |state: &str| {
-        metric(
-            &gateway,
-            &format!("claviger_ocsp_staples{{state=\"{state}\"}}"),
-        )
-    };
+    let staples =
+        |state: &str| gateway.metric(&format!("claviger_ocsp_staples{{state=\"{state}\"}}"));
     assert_eq!(
         (staples("stapled"), staples("missing")),
         (Some(2.0), Some(0.0))
@@ -167,12 +163,12 @@ fn a_new_certificate_never_comes_with_the_response_of_the_old_one() {
     assert_eq!(look(&gateway, "a.test", &[]).good, Some(new_serial));
     // A reload that says nothing new of the item asks nothing anew.
     let good = ended(&gateway, "good");
-    let revision = metric(&gateway, "claviger_config_revision");
+    let revision = gateway.metric("claviger_config_revision");
     let mut yaml = std::fs::read_to_string(gateway.dir().join("apisix.yaml")).unwrap();
     yaml = yaml.replace("id: all", "id: every");
     gateway.write_resources(&yaml);
     wait_until("it is in force", || {
-        metric(&gateway, "claviger_config_revision") > revision
+        gateway.metric("claviger_config_revision") > revision
     });
     assert!(stapled(&gateway, "a.test"), "what was fetched stays");
     assert!((ended(&gateway, "good") - good).abs() < f64::EPSILON);
@@ -193,7 +189,7 @@ fn nothing_is_stapled_unless_the_plugin_is_listed() {
     );
     assert!(!stapled(&gateway, "a.test"));
     assert_eq!(
-        metric(&gateway, "claviger_ocsp_staples{state=\"missing\"}"),
+        gateway.metric("claviger_ocsp_staples{state=\"missing\"}"),
         None
     );
     // The resource file's own list counts as well.

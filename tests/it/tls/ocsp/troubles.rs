@@ -30,7 +30,7 @@ fn what_is_not_good_is_not_stapled() {
     for name in ["revoked.test", "unknown.test"] {
         assert!(!stapled(&gateway, name), "{name}");
     }
-    let missing = metric(&gateway, "claviger_ocsp_staples{state=\"missing\"}");
+    let missing = gateway.metric("claviger_ocsp_staples{state=\"missing\"}");
     assert_eq!(missing, Some(2.0));
     // Once the authority has taken it up.
     responder.run(&[(&unknown.cert_pem, Standing::Good)]);
