@@ -177,7 +177,7 @@ fn rehearse(
     let mut rehearsed = scope
         .run
         .classes
-        .rehearse(&lasting, policy, &scope.run.env.rehearsal)
+        .rehearse(&lasting, policy, &scope.run.env.rehearsal, expected)
         .map_err(|errors| Fault::new(0, &format!("openssl cannot rehearse: {errors}")))?;
     for played in &mut rehearsed.0 {
         played.pair = positions[played.pair];

@@ -318,12 +318,16 @@ impl CertifiedKey {
 }
 
 impl CertifiedKey {
-    /// The same with a key of its own ([`ffi::copy_of_key`]), to be used once.
+    /// The same, to be used once: of RSA with a key of its own ([`ffi::copy_of_key`]).
     pub(super) fn to_try(&self) -> Result<Self, ErrorStack> {
+        let key = match self.algorithm.rsa_bits() {
+            Some(_) => ffi::copy_of_key(&self.key)?,
+            None => self.key.clone(),
+        };
         Ok(Self {
             leaf: self.leaf.clone(),
             chain: Arc::clone(&self.chain),
-            key: ffi::copy_of_key(&self.key)?,
+            key,
             staple: ArcSwapOption::new(self.staple.load_full()),
             ..*self
         })

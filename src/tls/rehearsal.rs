@@ -17,6 +17,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
+use openssl::sign::{Signer, Verifier};
 use openssl::ssl::{
     ClientHelloResponse, ErrorCode, Ssl, SslAcceptor, SslAlert, SslContext, SslMethod, SslOptions,
     SslRef, SslSessionCacheMode, SslStream, SslVerifyMode,
@@ -141,7 +142,7 @@ impl Class {
     /// The class of an identity with these pairs.
     #[must_use]
     pub fn of(pairs: &[Arc<CertifiedKey>], policy: &TlsPolicy) -> Self {
-        let kinds = pairs.iter().map(|pair| Kind::of(pair.key()));
+        let kinds = pairs.iter().map(|pair| Kind::of(pair.algorithm()));
         Self {
             kinds: kinds.collect(),
             protocols: policy.protocols(),
@@ -150,13 +151,14 @@ impl Class {
     }
 }
 
-/// Classes that were rehearsed whole: ten thousand certificates of one kind are rehearsed over each
-/// protocol once, and over one of them each. For one compilation, or for one policy.
+/// Classes that were rehearsed whole. Of ten thousand certificates of one kind that replace others each
+/// is rehearsed over one protocol more; where clients were served nothing before, as at the start, each
+/// key is only made to sign. For one compilation, or for one policy.
 #[derive(Default)]
 pub struct Classes(Mutex<HashSet<Class>>);
 
 impl Classes {
-    /// One rehearsal; see [`Rehearsal::rehearse`].
+    /// One rehearsal; see [`Rehearsal::rehearse`]. `replaces` is what clients were served over before.
     ///
     /// # Errors
     /// OpenSSL could not even begin.
@@ -165,11 +167,12 @@ impl Classes {
         pairs: &[Arc<CertifiedKey>],
         policy: &TlsPolicy,
         rehearsal: &Rehearsal,
+        replaces: Option<Protocols>,
     ) -> Result<Rehearsed, ErrorStack> {
         let class = Class::of(pairs, policy);
         let known = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known().contains(&class) {
-            return rehearsal.rehearse_another(pairs, policy);
+            return rehearsal.rehearse_another(pairs, policy, replaces);
         }
         let rehearsed = rehearsal.rehearse(pairs, policy)?;
         if rehearsed.failures().next().is_none() {
@@ -222,7 +225,8 @@ impl Rehearsal {
     }
 
     /// As [`Self::rehearse`] where others of the same [`Class`] went well over each protocol: that
-    /// leaves what is each pair's own, and one handshake over the newest protocol shows that.
+    /// leaves what is each pair's own. One handshake over the newest protocol shows it; where it
+    /// `replaces` nothing, that OpenSSL takes each pair and that each key signs for its certificate.
     ///
     /// # Errors
     /// OpenSSL could not even begin.
@@ -230,8 +234,21 @@ impl Rehearsal {
         &self,
         pairs: &[Arc<CertifiedKey>],
         policy: &TlsPolicy,
+        replaces: Option<Protocols>,
     ) -> Result<Rehearsed, ErrorStack> {
         let protocols = policy.protocols();
+        if replaces.is_none() {
+            let proven = (0..pairs.len()).all(|pair| self.prove(pairs, pair, policy).is_ok());
+            if !proven {
+                return self.rehearse(pairs, policy);
+            }
+            let played = |pair| Played {
+                pair,
+                served: Some(protocols),
+                failures: Vec::new(),
+            };
+            return Ok(Rehearsed((0..pairs.len()).map(played).collect()));
+        }
         let newest = protocols.iter().last().map_or(protocols, Protocols::from);
         let mut rehearsed = self.rehearse_over(newest, pairs, policy)?;
         if rehearsed.failures().next().is_some() {
@@ -241,6 +258,39 @@ impl Rehearsal {
             played.served = Some(protocols);
         }
         Ok(rehearsed)
+    }
+
+    /// What is a pair's own: on a connection that is held to the policy OpenSSL takes it with those
+    /// beside it, and its key signs for its certificate.
+    fn prove(
+        &self,
+        pairs: &[Arc<CertifiedKey>],
+        pair: usize,
+        policy: &TlsPolicy,
+    ) -> Result<(), Unproven> {
+        let mut server = Ssl::new(&self.server)?;
+        present::hold_to(&mut server, policy, &[0; 32])?;
+        let presented = beside(pairs, pair);
+        match present::present(&mut server, presented.iter().copied()) {
+            Err(refused) if refused.pair == 0 => return Err(Unproven),
+            Ok(()) | Err(_) => {}
+        }
+        // Its public half is the certificate's: that was compared as it was parsed.
+        let pair = pairs[pair].to_try()?;
+        let digest = Kind::of(pair.algorithm()).digest();
+        let mut signer = match digest {
+            Some(digest) => Signer::new(digest, pair.key()),
+            None => Signer::new_without_digest(pair.key()),
+        }?;
+        let signature = signer.sign_oneshot_to_vec(PROBE)?;
+        let mut verifier = match digest {
+            Some(digest) => Verifier::new(digest, pair.key()),
+            None => Verifier::new_without_digest(pair.key()),
+        }?;
+        match verifier.verify_oneshot(&signature, PROBE)? {
+            true => Ok(()),
+            false => Err(Unproven),
+        }
     }
 
     fn rehearse_over(
@@ -286,7 +336,7 @@ impl Rehearsal {
         let mut server = Ssl::new(&self.server)?;
         server.set_ex_data(self.policy, policy.clone());
         ext::suspend_when_need_ssl_cert(&mut server);
-        let mut client = Ssl::new(self.client(Kind::of(pair.key()))?)?;
+        let mut client = Ssl::new(self.client(Kind::of(pair.algorithm()))?)?;
         client.set_min_proto_version(Some(protocol.version()))?;
         client.set_max_proto_version(Some(protocol.version()))?;
         let mut scene = Scene {
@@ -317,6 +367,15 @@ fn beside(pairs: &[Arc<CertifiedKey>], expected: usize) -> Vec<&Arc<CertifiedKey
         }
     }
     presented
+}
+
+/// It takes a whole rehearsal to tell why.
+struct Unproven;
+
+impl From<ErrorStack> for Unproven {
+    fn from(_: ErrorStack) -> Self {
+        Self
+    }
 }
 
 fn hello(
@@ -443,6 +502,8 @@ fn reason(errors: &ErrorStack) -> Box<str> {
     reasons.next().unwrap_or("openssl gives no reason").into()
 }
 
+/// What a key is made to sign. No message of TLS: those begin otherwise (RFC 8446 §4.4.3).
+const PROBE: &[u8] = b"claviger";
 /// More flights than any handshake has.
 const MOST_ROUNDS: usize = 16;
 /// `SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE`.

@@ -162,7 +162,9 @@ impl Trial {
         pairs: &[Arc<CertifiedKey>],
         expected: Option<Protocols>,
     ) -> Result<Option<Protocols>, String> {
-        let rehearsed = self.classes.rehearse(pairs, &self.policy, &self.rehearsal);
+        let rehearsed = self
+            .classes
+            .rehearse(pairs, &self.policy, &self.rehearsal, expected);
         let rehearsed = rehearsed.map_err(|errors| format!("openssl cannot rehearse: {errors}"))?;
         match rehearsed.fault(expected) {
             Some((_, failure)) => Err(failure.to_string()),

@@ -1,11 +1,12 @@
 //! Kinds of keys, as clients tell them apart, and a client for each.
 
 use openssl::error::ErrorStack;
-use openssl::nid::Nid;
-use openssl::pkey::{Id, PKeyRef, Private};
+use openssl::hash::MessageDigest;
 use openssl::ssl::{
     SslContext, SslContextBuilder, SslMethod, SslOptions, SslSessionCacheMode, SslVerifyMode,
 };
+
+use crate::tls::key::KeyAlgorithm;
 
 /// What a client must be able to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,19 +28,22 @@ impl Kind {
         Self::Ed25519,
     ];
 
-    pub(super) fn of(key: &PKeyRef<Private>) -> Self {
-        match key.id() {
-            Id::RSA => Self::Rsa,
-            Id::RSA_PSS => Self::RsaPss,
-            Id::ED25519 => Self::Ed25519,
-            _ => {
-                let curve = key.ec_key().ok().and_then(|key| key.group().curve_name());
-                if curve == Some(Nid::SECP384R1) {
-                    Self::P384
-                } else {
-                    Self::P256
-                }
-            }
+    pub(super) const fn of(algorithm: KeyAlgorithm) -> Self {
+        match algorithm {
+            KeyAlgorithm::Rsa { .. } => Self::Rsa,
+            KeyAlgorithm::RsaPss { .. } => Self::RsaPss,
+            KeyAlgorithm::EcdsaP256 => Self::P256,
+            KeyAlgorithm::EcdsaP384 => Self::P384,
+            KeyAlgorithm::Ed25519 => Self::Ed25519,
+        }
+    }
+
+    /// What a signature of TLS is made over; Ed25519 hashes by itself.
+    pub(super) fn digest(self) -> Option<MessageDigest> {
+        match self {
+            Self::Rsa | Self::RsaPss | Self::P256 => Some(MessageDigest::sha256()),
+            Self::P384 => Some(MessageDigest::sha384()),
+            Self::Ed25519 => None,
         }
     }
 
@@ -53,7 +57,7 @@ impl Kind {
         client.set_cipher_list(self.ciphers())?;
         client.set_sigalgs_list(self.signatures())?;
         // One cheap share in the hello, and the curves of the certificates.
-        client.set_groups_list("P-256:X25519:P-384")?;
+        client.set_groups_list("X25519:P-256:P-384")?;
         Ok(client.build())
     }
 

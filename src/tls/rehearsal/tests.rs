@@ -1,5 +1,3 @@
-use std::time::Instant;
-
 use super::*;
 use crate::secrets::Secret;
 use crate::tls::dev::{Authority, KeyKind, LeafOptions};
@@ -172,23 +170,26 @@ fn a_name_that_requires_a_certificate_of_clients_must_turn_the_rehearsal_away() 
     assert_eq!(rehearsed.served(), None);
 }
 
-/// Printed, not judged: `cargo test --lib cost_of_a_rehearsal -- --ignored --nocapture`.
 #[test]
-#[ignore = "measures; says nothing of right and wrong"]
-fn the_cost_of_a_rehearsal() {
-    const ROUNDS: u32 = 200;
+fn what_is_a_pairs_own_shows_though_its_class_is_known() {
     let authority = Authority::new().expect("authority");
     let rehearsal = Rehearsal::new(None).expect("known ciphers");
-    for kind in KINDS {
-        let pairs = [pair(&authority, kind)];
-        for version in ["TLSv1.2", "TLSv1.3"] {
-            let policy = policy(&[version], None);
-            let began = Instant::now();
-            for _ in 0..ROUNDS {
-                let rehearsed = rehearsal.rehearse(&pairs, &policy);
-                assert_eq!(failures(&rehearsed.expect("openssl begins")), NOTHING);
-            }
-            println!("{kind:?} {version}: {:?}", began.elapsed() / ROUNDS);
+    let classes = Classes::default();
+    let policy = policy(&["TLSv1.2", "TLSv1.3"], None);
+    let rehearse = |pair: Arc<CertifiedKey>, replaces| {
+        let rehearsed = classes.rehearse(&[pair], &policy, &rehearsal, replaces);
+        rehearsed.expect("openssl begins")
+    };
+    // The first of each kind, one that replaces another, one at the start.
+    for replaces in [None, Some(Protocols::default()), None] {
+        for kind in KINDS {
+            let rehearsed = rehearse(pair(&authority, kind), replaces);
+            assert_eq!(failures(&rehearsed), NOTHING, "{kind:?}");
+            assert_eq!(rehearsed.served(), Some(Protocols::default()));
+        }
+        for bad in [weak::torn(), weak::small_ca()] {
+            let rehearsed = rehearse(parsed(bad), replaces);
+            assert_eq!(rehearsed.served(), None, "{rehearsed:?}");
         }
     }
 }
